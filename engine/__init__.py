@@ -1,0 +1,1 @@
+"""Arbiter: decides, in milliseconds, what to do with a user or a payment."""

@@ -1,0 +1,211 @@
+"""The frozen values that one stage hands to the next.
+
+    request → Event → Admission → features → score → signals, RuleHits → Decision → Record → reply
+
+Times are int64 microseconds since 1970-01-01 UTC (`_us`). Field names are those of `engine/schema.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+Row = dict[str, Any]
+"""Dotted name → value: what conditions and features read. An absent name is UNKNOWN."""
+
+
+class Tier(IntEnum):
+    """Risk tier, ordered; 0 is an error."""
+
+    UNSPECIFIED = 0
+    LOW = 1
+    MEDIUM = 2
+    HIGH = 3
+
+
+class Action(IntEnum):
+    """What to do, ordered by severity; 0 is an error."""
+
+    UNSPECIFIED = 0
+    ALLOW = 1
+    CHALLENGE = 2
+    REVIEW = 3
+    DECLINE = 4
+
+
+class Result(IntEnum):
+    """What became of one rule's condition."""
+
+    MISS = 0
+    HIT = 1
+    UNKNOWN = 2
+    ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, as the caller sent it, checked and in canonical form."""
+
+    id: str
+    """Request id = event id, 1..128 printable characters; one id space for Decide and Record."""
+    kind: str
+    time_us: int
+    fields: Mapping[str, Any]
+    """Fields as sent, never derived ones; timestamps as int µs, texts stripped."""
+    body: bytes
+    """Canonical JSON of id, kind, time and fields with sorted keys."""
+    digest: bytes
+    """BLAKE2b-128 of `body`: two requests with one digest are the same request."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityEvent:
+    """What one event puts into one entity's log, and asks of it."""
+
+    entity: str
+    """Entity kind: user, device, card …"""
+    key: bytes
+    """Keyed hash of the entity's value, 17 bytes: key id, then 128 bits."""
+    id: int
+    """Signed 64-bit hash of the event id."""
+    time_us: int
+    attempt: int
+    """64-bit hash of (payment id, card) or 0; a second entry with the same attempt is kept but not counted."""
+    flags: bytes
+    """One byte 0|1 for each flag column of the entity's layout."""
+    values: tuple[int, ...]
+    """One int64 for each value column of the entity's layout."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """What the event says about the entity itself; the newest by (event time, id) stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class EntityState:
+    """An entity as it was just before an admission."""
+
+    head: Mapping[str, Any]
+    """`attributes` {name: [value, time_us, id]}, `outcomes` [[id, kind, time_us, known_us]], `first_us`, `dropped_us` …"""
+    log: bytes
+    """Rows of the event log in admission order, encoded by the entity's `LogLayout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The answer of the profile store to one event: its number and what was there before it."""
+
+    number: int
+    """Store-wide, growing; smaller means seen earlier. 0 when nothing was written (dry run)."""
+    states: Mapping[str, EntityState]
+    """Entity kind → state before this event. An entity that the event doesn't name is absent."""
+    fresh: bool
+    """False when this id had been admitted before: the states are those of the first admission."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One of the policy's stable reason codes, as it applies here."""
+
+    code: str
+    analyst: str
+    customer: str
+    source: str
+    """What gave it: `rule:ID`, `band:payment`, `list:NAME`, `measure:LIMIT_AMOUNT`, `required:FIELD`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """What else to do, with parameters and a life."""
+
+    kind: str
+    """STEP_UP, MONITOR, NOTIFY, LIMIT_ACCOUNT, LIMIT_AMOUNT or EDUCATE."""
+    parameters: Mapping[str, Any]
+    from_us: int
+    until_us: int
+    """0 = until lifted."""
+    source: str
+    """`rule:ID` that gave it."""
+    lift: str = ""
+    """How it ends before its time: the outcome or event kind that lifts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleHit:
+    """One rule's result on one event."""
+
+    rule: str
+    result: Result
+    failing: int
+    """Index of the first top-level condition that was not true; -1 for a hit."""
+    enforced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserRisk:
+    """The standing risk of a person (semantics, "Users")."""
+
+    tier: Tier
+    reasons: tuple[str, ...]
+    since_us: int
+    until_us: int
+    """Earliest time it may fall; 0 = it holds until an event changes it."""
+    digest: str
+    """Program that set it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about one event, and what it came from."""
+
+    id: str
+    tier: Tier
+    action: Action
+    measures: tuple[Measure, ...]
+    score: float | None
+    """Calibrated probability of fraud, 0..1, higher is riskier; None without a model or when it failed."""
+    reasons: tuple[Reason, ...]
+    hits: tuple[RuleHit, ...]
+    """HIT, UNKNOWN and ERROR results; a rule that is not listed missed."""
+    signals: tuple[str, ...]
+    degraded: tuple[str, ...]
+    """Sources that were missing or late: profiles, model, patterns, fx:USD …"""
+    flags: tuple[str, ...]
+    """Remarks such as STALE_CLOCK."""
+    user_risk: UserRisk | None
+    program: str
+    """Digest of the live program."""
+    decided_us: int
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of the journal before it is committed."""
+
+    kind: str
+    """decision, event, outcome, settle, refused, undecided, risk, activation."""
+    id: str
+    """Event id, or the id that the record speaks of."""
+    digest: bytes
+    """Body digest: the claim on the id. Empty for kinds that claim nothing."""
+    event_us: int
+    payment_id: str
+    public: bytes
+    """Canonical JSON of what is kept for good."""
+    personal: bytes
+    """Canonical JSON of the personal fields, kept apart so that they can be erased."""
+    number: int
+    """Admission number, 0 when not admitted."""
+    notices: Sequence[Mapping[str, Any]] = ()
+    """What the outbox has to deliver, committed with the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as the journal holds it."""
+
+    seq: int
+    record: Record
+    known_us: int
+    writer: str
