@@ -1,19 +1,19 @@
 """The one error tree. Each error names its gRPC status; the service's interceptor applies it.
 
-    ArbiterError                      INTERNAL
-    ├── InvalidInput                  INVALID_ARGUMENT     every wrong field at once, never a value that may be a card
-    ├── PolicyError                   FAILED_PRECONDITION  rules, features, lists or bundle refused
-    ├── MappingError                  INVALID_ARGUMENT     an import mapping or file that can't be read
-    ├── SettingsError                 FAILED_PRECONDITION  unknown or impossible setting
-    ├── ModelError                    FAILED_PRECONDITION  model file refused
-    ├── BodyConflict                  ALREADY_EXISTS       a known id came with another body
-    ├── NotFound                      NOT_FOUND
-    ├── Unavailable                   UNAVAILABLE
-    │   ├── ProfilesUnavailable
-    │   ├── JournalUnavailable
-    │   └── PatternsUnavailable
-    ├── Overloaded                    RESOURCE_EXHAUSTED   shed early, with a retry hint
-    └── DeadlinePassed                DEADLINE_EXCEEDED
+ArbiterError                      INTERNAL
+├── InvalidInput                  INVALID_ARGUMENT     every wrong field at once, never a value that may be a card
+├── PolicyError                   FAILED_PRECONDITION  rules, features, lists or bundle refused
+├── MappingError                  INVALID_ARGUMENT     an import mapping or file that can't be read
+├── SettingsError                 FAILED_PRECONDITION  unknown or impossible setting
+├── ModelError                    FAILED_PRECONDITION  model file refused
+├── BodyConflict                  ALREADY_EXISTS       a known id came with another body
+├── NotFound                      NOT_FOUND
+├── Unavailable                   UNAVAILABLE
+│   ├── ProfilesUnavailable
+│   ├── JournalUnavailable
+│   └── PatternsUnavailable
+├── Overloaded                    RESOURCE_EXHAUSTED   shed early, with a retry hint
+└── DeadlinePassed                DEADLINE_EXCEEDED
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ txn.amount_base     double*     amount in major units of the policy's base curre
 payment.id          string      one id through the whole life of a payment
 payment.method      string      card, wallet, transfer, invoice …
 payment.retry_of    string      id of the request of which this is a technical retry
-event.stage         string=checkout|after_challenge|after_authorisation|before_shipment  where in its life the payment is decided
+event.stage         string=checkout|after_challenge|after_authorisation|before_shipment where it is decided
 basket.items        list(string) item ids, one for each line
 basket.categories   list(string) categories, one for each line
 basket.quantities   list(int)   pieces, one for each line

@@ -86,7 +86,7 @@ class EntityState:
     """An entity as it was just before an admission."""
 
     head: Mapping[str, Any]
-    """`attributes` {name: [value, time_us, id]}, `outcomes` [[id, kind, time_us, known_us]], `first_us`, `dropped_us` …"""
+    """`attributes` {name: [value, time_us, id]}, `outcomes` [[id, kind, time_us, known_us]], `first_us` …"""
     log: bytes
     """Rows of the event log in admission order, encoded by the entity's `LogLayout`."""
 
