@@ -1,0 +1,242 @@
+"""Mistakes as data: each with a stable code, its exact place, what was found and wanted, and a way out.
+
+A stage never stops at its first mistake. It adds each one to a `Diagnostics` and goes on; who started the work calls
+`raise_if_failed()` once at the end. The text form is
+
+    rules/risk/cards.yaml:7:11: error[E301]: unknown name `txn.amout_base`
+        when: txn.amout_base > 500
+              ^^^^^^^^^^^^^^
+      help: did you mean `txn.amount_base`?
+"""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.errors import PolicyError
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in a file; `line` and `column` count characters from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """A second place that explains a mistake, such as where a name was first declared."""
+
+    position: Position
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One mistake, `length` characters long from `position`; `found` and `wanted` name types or values."""
+
+    code: str
+    message: str
+    position: Position
+    length: int = 1
+    severity: Severity = "error"
+    hint: str = ""
+    found: str = ""
+    wanted: str = ""
+    related: tuple[Related, ...] = ()
+
+
+class DiagnosticsError(PolicyError):
+    """Something written by people can't be used; `diagnostics` holds every mistake, and the text shows them all."""
+
+    def __init__(self, diagnostics: Diagnostics) -> None:
+        self.diagnostics = diagnostics
+        super().__init__(diagnostics.render())
+
+
+@dataclass(slots=True)
+class Diagnostics:
+    """Collects mistakes and warnings while a stage goes on; `sources` keeps the text of each file for the carets."""
+
+    items: list[Diagnostic] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def error(
+        self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "", found: str = "",
+        wanted: str = "", related: Iterable[Related] = (), severity: Severity = "error",
+    ) -> None:  # fmt: skip
+        """Add one mistake; `code` must have been declared with `declare_codes`."""
+        if code not in _codes:
+            raise KeyError(f"diagnostic code {code} is not declared")
+        self.items.append(
+            Diagnostic(code, message, position, max(1, length), severity, hint, found, wanted, tuple(related))
+        )
+
+    def warn(self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "") -> None:
+        """Add something that is suspicious but usable."""
+        self.error(code, message, position, length, hint=hint, severity="warning")
+
+    @property
+    def failed(self) -> bool:
+        """Whether any item is an error."""
+        return any(item.severity == "error" for item in self.items)
+
+    def ordered(self) -> list[Diagnostic]:
+        """All items by file, line and column; equal places keep the order in which they were found."""
+        return sorted(self.items, key=lambda item: item.position)
+
+    def render(self) -> str:
+        """All items as text, in the order of their places."""
+        return "\n".join(render(item, self.sources) for item in self.ordered())
+
+    def raise_if_failed(self) -> None:
+        """Raise `DiagnosticsError` with everything collected if there is an error; warnings alone pass."""
+        if self.failed:
+            raise DiagnosticsError(self)
+
+
+def render(item: Diagnostic, sources: Mapping[str, str]) -> str:
+    """One item as text with its source line, a caret under the very characters, hint and related places."""
+    lines = [f"{item.position}: {item.severity}[{item.code}]: {item.message}"]
+    lines += _excerpt(item.position, item.length, sources)
+    if item.found or item.wanted:
+        lines.append(f"  found {item.found or 'nothing'}, wanted {item.wanted or 'nothing'}")
+    if item.hint:
+        lines.append(f"  help: {item.hint}")
+    for place in item.related:
+        lines.append(f"  {place.position}: {place.message}")
+        lines += _excerpt(place.position, 1, sources)
+    return "\n".join(lines)
+
+
+def _excerpt(position: Position, length: int, sources: Mapping[str, str]) -> list[str]:
+    """The source line and the carets below it; a very long line is cut around the place."""
+    rows = _lines(sources.get(position.file, ""))
+    if not 1 <= position.line <= len(rows) or not rows[position.line - 1].strip():
+        return []
+    row, start = rows[position.line - 1], position.column - 1
+    left = max(0, start - 60)
+    shown = row[left : left + 120]
+    carets = "^" * max(1, min(length, len(shown) - (start - left)))
+    pad = "".join("\t" if c == "\t" else " " * _cells(c) for c in shown[: start - left])
+    return [f"    {shown}", f"    {pad}{carets}"]
+
+
+def _cells(character: str) -> int:
+    """How many terminal cells a character takes: 2 for wide ones, 0 for combining marks."""
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+# --- did you mean ---------------------------------------------------------------------------------------------------
+
+_LOOK_ALIKES = str.maketrans(
+    "аеорсухіјѕһԁԛԝАВЕКМНОРСТХІЈЅοανικρυχΑΒΕΖΗΙΚΜΝΟΡΤΥΧɡı‘’“”‐‑–—−",
+    "aeopcyxijshdqwABEKMHOPCTXIJSoavikpuxABEZHIKMNOPTYXgi''\"\"-----",
+)  # fmt: skip
+"""Letters of other alphabets, and typographic marks, that look like ASCII."""
+
+
+def plain_letters(text: str) -> str:
+    """The ASCII text that `text` looks like: letters of other alphabets and full-width forms replaced."""
+    return unicodedata.normalize("NFKC", text).translate(_LOOK_ALIKES)
+
+
+def did_you_mean(name: str, known: Iterable[str], quote: str = "`") -> str:
+    """A hint naming the nearest known names, or "" when nothing is near; look-alike letters are pointed out."""
+    choices = list(known)
+    twin = plain_letters(name)
+    if twin != name and twin in choices:
+        odd = next(c for c in name if ord(c) > 127)
+        called = unicodedata.name(odd, f"U+{ord(odd):04X}")
+        return f"{odd!r} is {called}, which only looks like ASCII; did you mean {quote}{twin}{quote}?"
+    near = difflib.get_close_matches(twin, choices, n=3, cutoff=0.7) or _same_tail(twin, choices)
+    return f"did you mean {_alternatives(near, quote)}?" if near else ""
+
+
+def _same_tail(name: str, choices: list[str]) -> list[str]:
+    """Known dotted names with the same last part, for a name written without or with a wrong prefix."""
+    tail = name.rsplit(".", 1)[-1]
+    return [c for c in choices if c.rsplit(".", 1)[-1] == tail][:3]
+
+
+def _alternatives(names: list[str], quote: str) -> str:
+    quoted = [f"{quote}{n}{quote}" for n in names]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+# --- codes ----------------------------------------------------------------------------------------------------------
+
+_codes: dict[str, str] = {}
+
+
+def declare_codes(codes: Mapping[str, str]) -> Mapping[str, str]:
+    """Make codes known with a one-line meaning each and return them; a room declares its own once, at import.
+
+    Each needs a page `docs/errors/<code>.md`. Taken: E1xx files, E2xx syntax of conditions, E3xx their types.
+    """
+    for code, meaning in codes.items():
+        if _codes.setdefault(code, meaning) != meaning:
+            raise KeyError(f"diagnostic code {code} is already declared as: {_codes[code]}")
+    return codes
+
+
+def declared_codes() -> dict[str, str]:
+    """All codes that the imported rooms have declared, with their meaning."""
+    return dict(_codes)
+
+
+LANGUAGE_CODES = declare_codes({
+    "E101": "the file can't be read",
+    "E102": "the file is larger than 5 MB",
+    "E103": "the file is not UTF-8 text",
+    "E104": "the YAML has a syntax error",
+    "E105": "a tab is used for indentation",
+    "E106": "an anchor, an alias or a merge is used",
+    "E107": "a tag is used",
+    "E108": "a key is given twice",
+    "E109": "the file is empty or has more than one document",
+    "E110": "the YAML is nested too deeply",
+    "E111": "a key is not known here",
+    "E112": "a key is missing",
+    "E113": "a value has the wrong shape: a mapping, a list or a single value was wanted",
+    "E114": "a value can't be read as what is wanted here",
+    "E115": "a value is outside its range",
+    "E116": "a value is not one of the choices",
+    "E201": "a character can't start anything in a condition",
+    "E202": "a text literal is not closed",
+    "E203": "an escape in a text literal is not valid",
+    "E204": "a number is not valid or too large",
+    "E205": "something else was expected here in a condition",
+    "E206": "a reserved word is used as a name",
+    "E207": "a condition is too long or nested too deeply",
+    "E208": "a macro is used with the wrong arguments",
+    "E301": "a name is not known",
+    "E302": "a function is not known",
+    "E303": "a function is called with the wrong arguments",
+    "E304": "an operator is used with types that don't fit",
+    "E305": "two values of different types are compared",
+    "E306": "a fractional number stands beside a whole-number value",
+    "E307": "an expression has another type than the one wanted here",
+    "E308": "a list is not known",
+    "E309": "a field is read from something that has no fields",
+    "E310": "protobuf messages, enums and type values are not part of this language",
+    "E311": "a constant argument can't be right",
+})  # fmt: skip
+"""The codes of this room."""
