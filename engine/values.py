@@ -199,6 +199,8 @@ class Record:
     """Admission number, 0 when not admitted."""
     notices: Sequence[Mapping[str, Any]] = ()
     """What the outbox has to deliver, committed with the record."""
+    known_us: int = 0
+    """When it became known, where an import states it; 0 = when the journal commits it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,161 @@
+"""An entity's event log as bytes: fixed-size rows, appended whole, read as strided typed columns.
+
+A row is `time_us, id, number, attempt` (int64), one int64 for each value column, then one byte of disposition, one
+byte for each flag column, and padding to eight. Rows stand in admission order. An append is one `struct.pack`; a
+column is one slice of a memoryview; nothing is decoded that no feature asks for (docs/adr/0002).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from engine.values import EntityEvent
+
+TIME, ID, NUMBER, ATTEMPT = range(4)
+_FIXED = 4
+ABSENT = 0
+"""Value of a hash column where the event lacked the field."""
+
+
+def hash64(text: str) -> int:
+    """Signed 64-bit hash of an id or a value, never 0; two of a million differ with odds of 3 in 10^8."""
+    value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+    return value or 1
+
+
+@dataclass(frozen=True)
+class LogLayout:
+    """The columns of one entity kind's log, derived from the feature set."""
+
+    entity: str
+    flags: tuple[str, ...]
+    """One name for each `on` + `where` + field presence, and for each pattern step."""
+    values: tuple[str, ...]
+    """`sum:FIELD` (scaled int64) or `hash:FIELD` (64-bit hash)."""
+    keep: int = 1000
+    """Rows that count: the newest by (time, id)."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex digest of the columns; a log written under another digest can't be read with this layout."""
+        text = repr((self.entity, self.flags, self.values))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @cached_property
+    def _struct(self) -> struct.Struct:
+        bytes_used = 1 + len(self.flags)
+        padding = -bytes_used % 8
+        return struct.Struct(f"<{_FIXED + len(self.values)}qB{len(self.flags)}s{padding}x")
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of one row."""
+        return self._struct.size
+
+    @cached_property
+    def disposition_at(self) -> int:
+        """Offset of the disposition byte in a row; flag k is at `disposition_at + 1 + k`."""
+        return 8 * (_FIXED + len(self.values))
+
+    def encode(self, entry: EntityEvent, number: int, *, counted: bool = True) -> bytes:
+        """One row; an uncounted retry keeps its id and time, but sets no flag."""
+        flags = entry.flags if counted else bytes(len(entry.flags))
+        return self._struct.pack(entry.time_us, entry.id, number, entry.attempt, *entry.values, 0, flags)
+
+    def position(self, log: bytes, column: int, value: int) -> int:
+        """Row index of the first row whose fixed `column` equals `value`, or -1."""
+        needle, offset, size = value.to_bytes(8, "little", signed=True), 8 * column, self.size
+        found = log.find(needle)
+        while found >= 0:
+            if found % size == offset:
+                return found // size
+            found = log.find(needle, found + 1)
+        return -1
+
+    def keys(self, log: bytes) -> list[tuple[int, int]]:
+        """(time_us, id) of every row, in row order."""
+        words, step = memoryview(log).cast("q"), self.size // 8
+        return list(zip(words[TIME::step].tolist(), words[ID::step].tolist(), strict=True))
+
+    def rows(self, log: bytes) -> Iterator[bytes]:
+        """The rows one by one."""
+        return (log[at : at + self.size] for at in range(0, len(log), self.size))
+
+    def number_of(self, row: bytes) -> int:
+        """Admission number of one row."""
+        return int.from_bytes(row[8 * NUMBER : 8 * NUMBER + 8], "little", signed=True)
+
+    def with_byte(self, log: bytes, row: int, offset: int, value: int) -> bytes:
+        """The log with one byte of one row changed: a disposition or a flag."""
+        at = row * self.size + offset
+        return log[:at] + bytes((value,)) + log[at + 1 :]
+
+
+class LogView:
+    """A log read for windows: the newest `keep` rows in order of (time, number), columns made on demand."""
+
+    __slots__ = ("_bytes", "_columns", "_layout", "_words", "cut_us", "times")
+
+    def __init__(self, layout: LogLayout, log: bytes, dropped_us: int = 0) -> None:
+        self._layout, self.cut_us = layout, dropped_us
+        step = layout.size // 8
+        times: list[int] = memoryview(log).cast("q")[TIME::step].tolist()
+        if len(times) > layout.keep or times != sorted(times):
+            log, self.cut_us = _newest_in_order(layout, log, dropped_us)
+            times = memoryview(log).cast("q")[TIME::step].tolist()
+        self.times = times
+        self._bytes = memoryview(log)
+        self._words = self._bytes.cast("q")
+        self._columns: dict[int, list[int]] = {TIME: times}
+
+    def column(self, index: int) -> list[int]:
+        """A fixed column (TIME, ID …)."""
+        column = self._columns.get(index)
+        if column is None:
+            column = self._columns[index] = self._words[index :: self._layout.size // 8].tolist()
+        return column
+
+    def value(self, index: int) -> list[int]:
+        """Value column `index` of the layout."""
+        return self.column(_FIXED + index)
+
+    def flag(self, index: int) -> bytes:
+        """Flag column `index`: one byte 0|1 a row."""
+        return bytes(self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size])
+
+    def dispositions(self) -> bytes:
+        """One disposition code a row."""
+        return bytes(self._bytes[self._layout.disposition_at :: self._layout.size])
+
+
+def _newest_in_order(layout: LogLayout, log: bytes, dropped_us: int) -> tuple[bytes, int]:
+    """Keep the newest rows by (time, id), order them by (time, number); also the newest time that was cut."""
+    keyed = sorted(
+        (time_us, event_id, layout.number_of(row), row)
+        for (time_us, event_id), row in zip(layout.keys(log), layout.rows(log), strict=True)
+    )
+    cut, kept = keyed[: -layout.keep], keyed[-layout.keep :]
+    kept.sort(key=lambda item: (item[0], item[2]))
+    return b"".join(item[3] for item in kept), max(dropped_us, cut[-1][0] if cut else 0)
+
+
+def split(log: bytes, layout: LogLayout, rows: int) -> list[bytes]:
+    """Cut a log into chunks of at most `rows` rows."""
+    width = rows * layout.size
+    return [log[at : at + width] for at in range(0, len(log), width)] or [b""]
+
+
+def droppable(layout: LogLayout, chunks: Sequence[bytes]) -> int:
+    """How many of the oldest chunks hold only rows that no longer count: older than the newest `keep`."""
+    keys = [layout.keys(chunk) for chunk in chunks]
+    total = sum(map(len, keys))
+    if total <= layout.keep:
+        return 0
+    bound = sorted(key for chunk in keys for key in chunk)[total - layout.keep]
+    outdated = [max(chunk, default=bound) < bound for chunk in keys]
+    return bisect_left([not old for old in outdated], True) if outdated[0] else 0

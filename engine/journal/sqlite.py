@@ -1,0 +1,319 @@
+"""The journal in one SQLite file: WAL, synchronous=FULL, one commit for all that arrives within about 2 ms.
+
+Commits run in a thread of their own, so that the event loop never waits for a disk; readers use a connection of
+their own. Several processes may share the file: `flock` keeps their commits in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.errors import BodyConflict, JournalUnavailable
+from engine.journal.chain import Chain
+from engine.journal.journal import Notice
+from engine.values import Record, Stored
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS record (
+    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL, event_us INTEGER NOT NULL,
+    known_us INTEGER NOT NULL, number INTEGER NOT NULL, payment TEXT NOT NULL, public BLOB NOT NULL,
+    personal BLOB NOT NULL, writer TEXT NOT NULL, position INTEGER NOT NULL, salt BLOB NOT NULL,
+    personal_digest BLOB NOT NULL, previous BLOB NOT NULL, hash BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS record_payment ON record (payment) WHERE payment <> '';
+CREATE TABLE IF NOT EXISTS claim (id TEXT PRIMARY KEY, digest BLOB NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outbox (
+    id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, due_us INTEGER NOT NULL, attempts INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outbox_due ON outbox (due_us);
+CREATE TABLE IF NOT EXISTS source (digest TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+_COLUMNS = 16
+_SELECT = "SELECT seq, kind, id, digest, event_us, payment, public, personal, number, known_us, writer FROM record "
+_ROWS_PER_INSERT = 64
+GATHER_MAX = 512
+
+
+@dataclass(slots=True)
+class _Item:
+    record: Record
+    done: Future[Stored]
+
+
+class SqliteJournal:
+    """The embedded journal. One instance a process; `gather_s` is how long the first record waits for company."""
+
+    def __init__(self, path: Path, gather_s: float = 0.002) -> None:
+        self._path, self._gather_s = path, gather_s
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._chain = Chain()
+        self._failed = False
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Open the file and start the committing thread."""
+        self.open()
+        self._thread = threading.Thread(target=self._commit_forever, name="journal", daemon=True)
+        self._thread.start()
+
+    def open(self) -> None:
+        """Open the file for reading and for `load`, without the thread."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                self._write = _connect(self._path)
+                self._write.executescript(_SCHEMA)
+                self._read = _connect(self._path)
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        except (sqlite3.Error, OSError) as problem:
+            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+
+    async def append(self, record: Record) -> Stored:
+        """Durable when it returns; see the protocol."""
+        item = _Item(record, Future())
+        self._queue.put(item)
+        return await asyncio.wrap_future(item.done)
+
+    def load(self, records: Sequence[Record], source: str = "", position: int = 0) -> list[Stored | BodyConflict]:
+        """Commit a bulk at once, with the position of its source; known ids answer as in `append`."""
+        answers = self._commit(records, (source, position) if source else None)
+        self._failed = False
+        return answers
+
+    async def find(self, record_id: str) -> Stored | None:
+        """The record that claimed an id."""
+        return self.find_now(record_id)
+
+    def find_now(self, record_id: str) -> Stored | None:
+        """The same, without a loop."""
+        row = self._read.execute(_SELECT + "WHERE seq = (SELECT seq FROM claim WHERE id = ?)", (record_id,)).fetchone()
+        return _stored(row) if row else None
+
+    async def of_payment(self, payment_id: str) -> Sequence[Stored]:
+        """All records of one payment, oldest first."""
+        rows = self._read.execute(_SELECT + "WHERE payment = ? AND payment <> '' ORDER BY seq", (payment_id,))
+        return [_stored(row) for row in rows]
+
+    def read(self, after_seq: int, kinds: Sequence[str] = ()) -> Iterator[Stored]:
+        """Records in order, 5,000 at a time."""
+        chosen = f"AND kind IN ({','.join('?' * len(kinds))}) " if kinds else ""
+        while rows := self._read.execute(
+            _SELECT + f"WHERE seq > ? {chosen}ORDER BY seq LIMIT 5000", (after_seq, *kinds)
+        ).fetchall():
+            yield from map(_stored, rows)
+            after_seq = rows[-1][0]
+
+    def position(self, source: str) -> int:
+        """How far a source has been loaded, in its rows."""
+        row = self._read.execute("SELECT position FROM source WHERE digest = ?", (source,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def writable(self) -> bool:
+        """False after a failed commit, until one succeeds."""
+        return not self._failed
+
+    def probe(self) -> bool:
+        """Try to write now; clears or sets the failure. For the health check after a failed commit."""
+        try:
+            self._commit((), ("probe", int(time.time())))
+            self._failed = False
+        except JournalUnavailable:
+            self._failed = True
+        return not self._failed
+
+    def due(self, now_us: int, limit: int = 100) -> list[Notice]:
+        """Notices whose time has come."""
+        rows = self._read.execute(
+            "SELECT id, body, attempts FROM outbox WHERE due_us <= ? ORDER BY due_us LIMIT ?", (now_us, limit)
+        )
+        return [Notice(notice_id, orjson.loads(body), attempts) for notice_id, body, attempts in rows]
+
+    def delivered(self, notice_id: int) -> None:
+        """A notice arrived; it will not be sent again."""
+        self._locked("DELETE FROM outbox WHERE id = ?", (notice_id,))
+
+    def postpone(self, notice_id: int, due_us: int) -> None:
+        """A delivery failed; try again at `due_us`."""
+        self._locked("UPDATE outbox SET attempts = attempts + 1, due_us = ? WHERE id = ?", (due_us, notice_id))
+
+    def checkpoint(self, restart_over_bytes: int) -> int:
+        """Move the write-ahead log into the file; past a size start the log anew. Returns its size before, bytes."""
+        wal = Path(f"{self._path}-wal")
+        size = wal.stat().st_size if wal.exists() else 0
+        if size > restart_over_bytes:
+            self._locked("PRAGMA wal_checkpoint(TRUNCATE)", ())
+        else:
+            self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return size
+
+    async def close(self) -> None:
+        """Commit what is queued, end the thread, release the file."""
+        self._queue.put(None)
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+        self._read.close()
+        self._write.close()
+        os.close(self._lock)
+
+    def _locked(self, sql: str, parameters: Sequence[Any]) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._write.execute(sql, parameters)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _commit_forever(self) -> None:
+        while (first := self._queue.get()) is not None:
+            items, more = self._gather(first)
+            try:
+                answers: Sequence[Stored | BodyConflict | JournalUnavailable] = self._commit([i.record for i in items])
+                self._failed = False
+            except JournalUnavailable as problem:
+                self._failed = True
+                answers = [problem] * len(items)
+            for item, answer in zip(items, answers, strict=True):
+                if not item.done.set_running_or_notify_cancel():
+                    continue
+                if isinstance(answer, Stored):
+                    item.done.set_result(answer)
+                else:
+                    item.done.set_exception(answer)
+            if not more:
+                return
+
+    def _gather(self, first: _Item) -> tuple[list[_Item], bool]:
+        """Wait a moment for company; False when the end was asked for."""
+        time.sleep(self._gather_s)
+        items = [first]
+        while len(items) < GATHER_MAX:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                return items, False
+            items.append(item)
+        return items, True
+
+    def _commit(self, records: Sequence[Record], source: tuple[str, int] | None = None) -> list[Stored | BodyConflict]:
+        mark = self._chain.mark()
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._write.execute("BEGIN IMMEDIATE")
+            answers = self._insert(records)
+            if source:
+                self._write.execute(
+                    "INSERT INTO source VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position", source
+                )
+            self._write.execute("COMMIT")
+            return answers
+        except (sqlite3.Error, OSError) as problem:
+            self._chain.rewind(mark)
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _insert(self, records: Sequence[Record]) -> list[Stored | BodyConflict]:
+        """Claim the ids, then write every record that won its claim, and the refused attempts."""
+        (last,) = self._write.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
+        now_us = time.time_ns() // 1000
+        proposed = list(enumerate(records, last + 1))
+        winners = self._claim(proposed)
+        answers: list[Stored | BodyConflict] = []
+        fresh: list[Stored] = []
+        for seq, record in proposed:
+            owner, digest = winners.get(record.id, (seq, record.digest)) if record.digest else (seq, b"")
+            if owner == seq:
+                fresh.append(Stored(seq, record, record.known_us or now_us, self._chain.writer))
+                answers.append(fresh[-1])
+            elif digest == record.digest:
+                answers.append(self._winner(owner, fresh))
+            else:
+                answers.append(BodyConflict(record.id, digest, record.digest))
+                fresh.append(Stored(seq, _refused(record), now_us, self._chain.writer))
+        self._write_rows(fresh)
+        return answers
+
+    def _claim(self, proposed: Sequence[tuple[int, Record]]) -> dict[str, tuple[int, bytes]]:
+        """Claim every id at once; who holds those that could not be had: id → (seq, digest)."""
+        claims = [(record.id, record.digest, seq) for seq, record in proposed if record.digest]
+        won = 0
+        for at in range(0, len(claims), _ROWS_PER_INSERT):
+            some = claims[at : at + _ROWS_PER_INSERT]
+            marks = ",".join(["(?,?,?)"] * len(some))
+            sql = f"INSERT OR IGNORE INTO claim VALUES {marks}"
+            won += self._write.execute(sql, [value for claim in some for value in claim]).rowcount
+        if won == len(claims):
+            return {}
+        find = "SELECT seq, digest FROM claim WHERE id = ?"
+        return {claim[0]: self._write.execute(find, claim[:1]).fetchone() for claim in claims}
+
+    def _winner(self, seq: int, fresh: Sequence[Stored]) -> Stored:
+        """The record that holds a claim: in this very commit, or an earlier one."""
+        for stored in fresh:
+            if stored.seq == seq:
+                return stored
+        return _stored(self._write.execute(_SELECT + "WHERE seq = ?", (seq,)).fetchone())
+
+    def _write_rows(self, fresh: Sequence[Stored]) -> None:
+        for at in range(0, len(fresh), _ROWS_PER_INSERT):
+            some = fresh[at : at + _ROWS_PER_INSERT]
+            marks = ",".join(["(" + ",".join("?" * _COLUMNS) + ")"] * len(some))
+            values = [value for stored in some for value in self._row(stored)]
+            self._write.execute(f"INSERT INTO record VALUES {marks}", values)
+        notices = [(s.seq, s.known_us, 0, orjson.dumps(notice)) for s in fresh for notice in s.record.notices]
+        if notices:
+            self._write.executemany("INSERT INTO outbox (seq, due_us, attempts, body) VALUES (?, ?, ?, ?)", notices)
+
+    def _row(self, stored: Stored) -> tuple[Any, ...]:
+        record, link = stored.record, self._chain.link(stored.record, stored.known_us)
+        return (
+            stored.seq, record.kind, record.id, record.digest, record.event_us, stored.known_us, record.number,
+            record.payment_id, record.public, record.personal, link.writer, link.position, link.salt,
+            link.personal_digest, link.previous, link.hash,
+        )  # fmt: skip
+
+
+def _refused(record: Record) -> Record:
+    """The trace of an attempt that came with another body under a known id: no content, only that it happened."""
+    return Record(
+        "refused",
+        record.id,
+        b"",
+        record.event_us,
+        record.payment_id,
+        orjson.dumps({"digest": record.digest.hex()}),
+        b"",
+        0,
+    )
+
+
+def _stored(row: Sequence[Any]) -> Stored:
+    seq, kind, record_id, digest, event_us, payment, public, personal, number, known_us, writer = row
+    return Stored(seq, Record(kind, record_id, digest, event_us, payment, public, personal, number), known_us, writer)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0, cached_statements=512, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 0", "cache_size = -32768"):
+        db.execute(f"PRAGMA {pragma}")
+    return db

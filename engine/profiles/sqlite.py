@@ -1,0 +1,343 @@
+"""Profiles in one SQLite file, shared by the workers of one machine.
+
+Admissions of one turn of the event loop are gathered into one transaction under a file lock: SQLite's own busy
+handler starves one of two processes, the lock is only ever tried, never waited for, so the loop stays free.
+Checkpoints are the keeper's work (`checkpoint`), never a caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from engine.errors import BodyConflict, PolicyError, ProfilesUnavailable
+from engine.eventlog import ID, LogLayout
+from engine.profiles.state import Entity
+from engine.profiles.store import Admit, Change, Merge, Pending
+from engine.values import Admission, EntityState
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS part (key BLOB NOT NULL, n INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (key, n));
+CREATE TABLE IF NOT EXISTS pending (
+    id TEXT PRIMARY KEY, digest BLOB NOT NULL, number INTEGER NOT NULL, since_us INTEGER NOT NULL, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT OR IGNORE INTO meta VALUES ('next', '1');
+"""
+_RETRY_S = 0.0003
+_LAZY_S = 0.004
+"""How long a settlement may wait for an admission to share its transaction."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One queued operation and who waits for it."""
+
+    work: Callable[[_Transaction], Any]
+    keys: dict[bytes, str]
+    future: asyncio.Future[Any]
+    deadline: float | None
+
+
+class SqliteProfiles:
+    """The embedded profile store. One instance belongs to one event loop; many processes may share the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._queue: list[_Waiting] = []
+        self._armed = ""
+        """When the queue will be drained: "" not at all, "later" (a settlement or a busy lock), "soon" (next turn)."""
+        self._layouts: Mapping[str, LogLayout] = {}
+
+    async def start(self, layouts: Mapping[str, LogLayout]) -> None:
+        """Open the file; `PolicyError` when its logs were written with other columns."""
+        self.open(layouts)
+
+    def open(self, layouts: Mapping[str, LogLayout]) -> None:
+        """The same without a loop, for bulk loading and the keeper."""
+        self._layouts = layouts
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            with self._locked():
+                self._db = _connect(self._path)
+                self._db.executescript(_SCHEMA)
+                self._check_layouts()
+        except (sqlite3.Error, OSError) as problem:
+            raise ProfilesUnavailable(f"profiles at {self._path}: {problem}") from problem
+
+    def _check_layouts(self) -> None:
+        stored = dict(self._db.execute("SELECT name, value FROM meta WHERE name LIKE 'layout:%'"))
+        for entity, layout in self._layouts.items():
+            known = stored.get(f"layout:{entity}")
+            if known is not None and known != layout.digest:
+                raise PolicyError(
+                    f"the stored {entity} logs have other columns ({known}) than the features ask for "
+                    f"({layout.digest}); rebuild the profiles from the journal: arbiter rebuild"
+                )
+            if known is None:
+                self._db.execute("INSERT INTO meta VALUES (?, ?)", (f"layout:{entity}", layout.digest))
+
+    async def admit(self, request: Admit, deadline: float | None) -> Admission:
+        """Append where absent, apply the changes, remember it as pending; see the protocol."""
+        keys = {e.key: e.entity for e in request.entries} | {c.key: c.entity for c in request.changes}
+        result = await self._enqueue(lambda t: t.admit(request), keys, deadline)
+        assert isinstance(result, Admission)
+        return result
+
+    async def settle(self, changes: Sequence[Change], settled: Sequence[str] = ()) -> int:
+        """Apply changes and forget settled ids; shares the transaction of the next admission."""
+        keys = {c.key: c.entity for c in changes}
+        return int(await self._enqueue(lambda t: t.settle(changes, settled), keys, None, lazy=True))
+
+    async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
+        """Read without writing."""
+        found = _read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
+        return {entity: EntityState(found[key].head, found[key].log) for entity, key in keys.items()}
+
+    async def first(self, event_id: int, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
+        """The states that the first admission of this event returned."""
+        states = dict(await self.peek(keys))
+        for entity, state in states.items():
+            layout = self._layouts[entity]
+            at = layout.position(state.log, ID, event_id)
+            if at >= 0:
+                states[entity] = EntityState(state.head, state.log[: at * layout.size])
+        return states
+
+    async def pending(self, before_us: int) -> Sequence[Pending]:
+        """Admissions older than a time that are not settled."""
+        rows = self._db.execute(
+            "SELECT id, digest, number, since_us, body FROM pending WHERE since_us < ?", (before_us,)
+        )
+        return [Pending(*row) for row in rows]
+
+    def merge(self, parts: Iterable[Merge], next_number: int) -> None:
+        """Bulk merge, 2,000 entities a transaction; parts come sorted by key."""
+        batch: list[Merge] = []
+        for _, same in groupby(parts, key=lambda part: part.key):
+            batch += same
+            if len(batch) >= 2_000:
+                self._merge_batch(batch, next_number)
+                batch = []
+        self._merge_batch(batch, next_number)
+
+    def _merge_batch(self, batch: Sequence[Merge], next_number: int) -> None:
+        with self._locked(), _transaction(self._db, self._layouts, {p.key: p.entity for p in batch}) as transaction:
+            for part in batch:
+                transaction.entities[part.key].merge(part)
+            transaction.number = max(transaction.number, next_number)
+
+    def reset(self) -> None:
+        """Forget every profile and layout, to be rebuilt from the journal."""
+        with self._locked():
+            self._db.executescript(
+                "DELETE FROM part; DELETE FROM pending; DELETE FROM meta WHERE name LIKE 'layout:%';"
+            )
+            self._check_layouts()
+
+    def checkpoint(self, restart_over_bytes: int) -> int:
+        """Move the write-ahead log into the file; past a size start the log anew. Returns its size before, bytes."""
+        wal = Path(f"{self._path}-wal")
+        size = wal.stat().st_size if wal.exists() else 0
+        if size > restart_over_bytes:
+            with self._locked():
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        else:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return size
+
+    async def close(self) -> None:
+        """Finish what is queued, then release the file."""
+        while self._queue:
+            await asyncio.sleep(_RETRY_S)
+        self._db.close()
+        os.close(self._lock)
+
+    async def _enqueue(
+        self, work: Callable[[_Transaction], Any], keys: dict[bytes, str], deadline: float | None, lazy: bool = False
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._queue.append(_Waiting(work, keys, future, deadline))
+        if lazy and not self._armed:
+            self._armed = "later"
+            loop.call_later(_LAZY_S, self._drain, loop)
+        elif not lazy and self._armed != "soon":
+            self._armed = "soon"
+            loop.call_soon(self._drain, loop)
+        return await future
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run all that waits in one transaction, or try again soon when another process holds the lock."""
+        self._expire(loop.time())
+        if not self._queue:
+            self._armed = ""
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._armed = "soon"
+            loop.call_later(_RETRY_S * (0.5 + random.random()), self._drain, loop)
+            return
+        waiting, self._queue, self._armed = self._queue, [], ""
+        try:
+            answers = self._run(waiting)
+        except sqlite3.Error as problem:
+            failure = ProfilesUnavailable(f"profiles: {problem}")
+            answers = [failure] * len(waiting)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        for item, answer in zip(waiting, answers, strict=True):
+            if item.future.done():
+                continue
+            if isinstance(answer, Exception):
+                item.future.set_exception(answer)
+            else:
+                item.future.set_result(answer)
+
+    def _run(self, waiting: Sequence[_Waiting]) -> list[Any]:
+        keys: dict[bytes, str] = {}
+        for item in waiting:
+            keys |= item.keys
+        answers: list[Any] = []
+        with _transaction(self._db, self._layouts, keys) as transaction:
+            for item in waiting:
+                try:
+                    answers.append(item.work(transaction))
+                except BodyConflict as conflict:
+                    answers.append(conflict)
+        return answers
+
+    def _expire(self, now: float) -> None:
+        """Those whose deadline has passed get their answer now and leave no trace."""
+        late = [item for item in self._queue if item.deadline is not None and item.deadline <= now]
+        for item in late:
+            if not item.future.done():
+                item.future.set_exception(ProfilesUnavailable("profiles: the store was busy past the deadline"))
+        if late:
+            self._queue = [item for item in self._queue if not item.future.done()]
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Wait for the file lock; for the keeper and bulk work, never on a loop that serves."""
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+class _Transaction:
+    """What one transaction has read and means to write."""
+
+    def __init__(self, db: sqlite3.Connection, entities: dict[bytes, Entity], number: int) -> None:
+        self._db, self.entities, self.number = db, entities, number
+        self.settled: list[str] = []
+
+    def admit(self, request: Admit) -> Admission:
+        """Admit one event; an id that is pending or in a log answers as it did the first time."""
+        known = self._remember(request)
+        number = known or self.number
+        states: dict[str, EntityState] = {}
+        first = number
+        for entry in request.entries:
+            states[entry.entity], at = self.entities[entry.key].append(entry, number)
+            first = min(first, at)
+        if first == self.number:
+            self.number += 1
+        elif not known:
+            self.settled.append(request.id)
+        for change in request.changes:
+            self.entities[change.key].apply(change)
+        return Admission(first, states, fresh=not known and first == number)
+
+    def _remember(self, request: Admit) -> int:
+        """Note the admission as pending; the number of an earlier one with the same body, or 0."""
+        now_us = time.time_ns() // 1000
+        row = (request.id, request.digest, self.number, now_us, request.pending)
+        if self._db.execute("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?)", row).rowcount:
+            return 0
+        digest, number = self._db.execute("SELECT digest, number FROM pending WHERE id = ?", row[:1]).fetchone()
+        if digest != request.digest:
+            raise BodyConflict(request.id, digest, request.digest)
+        return int(number)
+
+    def settle(self, changes: Sequence[Change], settled: Sequence[str]) -> int:
+        """Apply changes under a number of their own."""
+        for change in changes:
+            self.entities[change.key].apply(change)
+        self.settled += settled
+        self.number += bool(changes)
+        return self.number - bool(changes)
+
+
+@contextmanager
+def _transaction(
+    db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mapping[bytes, str]
+) -> Iterator[_Transaction]:
+    """Read the entities, let the caller change them, write what changed, commit; any failure leaves no trace."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        (number,) = db.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'next'").fetchone()
+        transaction = _Transaction(db, _read(db, keys, layouts), number)
+        yield transaction
+        _write(db, transaction.entities.values())
+        if transaction.settled:
+            marks = ",".join("?" * len(transaction.settled))
+            db.execute(f"DELETE FROM pending WHERE id IN ({marks})", transaction.settled)
+        if transaction.number != number:
+            db.execute("UPDATE meta SET value = ? WHERE name = 'next'", (str(transaction.number),))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _read(db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[str, LogLayout]) -> dict[bytes, Entity]:
+    entities = {key: Entity(layouts[entity], key) for key, entity in keys.items()}
+    wanted = list(keys)
+    for at in range(0, len(wanted), 500):
+        some = wanted[at : at + 500]
+        marks = ",".join("?" * len(some))
+        for key, n, body in db.execute(f"SELECT key, n, body FROM part WHERE key IN ({marks}) ORDER BY key, n", some):
+            if n:
+                entities[key].chunks[n] = body
+            else:
+                entities[key].head = orjson.loads(body)
+    return entities
+
+
+def _write(db: sqlite3.Connection, entities: Iterable[Entity]) -> None:
+    changed = [entity for entity in entities if entity.dirty or entity.gone]
+    rows = [value for entity in changed for write in entity.writes() for value in write]
+    for at in range(0, len(rows), 3 * 500):
+        some = rows[at : at + 3 * 500]
+        marks = ",".join(["(?,?,?)"] * (len(some) // 3))
+        db.execute(f"INSERT INTO part VALUES {marks} ON CONFLICT (key, n) DO UPDATE SET body = excluded.body", some)
+    for entity in changed:
+        for number in entity.gone:
+            db.execute("DELETE FROM part WHERE key = ? AND n = ?", (entity.key, number))
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, timeout=5.0, cached_statements=512, check_same_thread=False)
+    for pragma in (
+        "journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 0",
+        "cache_size = -65536", "mmap_size = 1073741824",
+    ):  # fmt: skip
+        db.execute(f"PRAGMA {pragma}")
+    return db

@@ -1,0 +1,137 @@
+"""One entity's stored state and the ways it may change; pure, so every store applies the same rules.
+
+A head is never changed in place: `first` (µs of its first event), `attr` {name: [value, time_us, id]}, `out`
+[[id, kind, time_us, known_us]] and `dropped` (newest time among rows no longer kept). A change makes a new head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from engine.eventlog import ATTEMPT, ID, LogLayout, droppable
+from engine.profiles.store import Change, Merge
+from engine.values import EntityEvent, EntityState
+
+CHUNK_ROWS = 32
+"""Rows of a chunk: a full one is never rewritten, the tail costs at most this much (docs/adr/0002)."""
+
+
+@dataclass(slots=True)
+class Entity:
+    """An entity in the middle of a transaction; `dirty` names the parts to write, `gone` those to delete."""
+
+    layout: LogLayout
+    key: bytes
+    head: Mapping[str, Any] = field(default_factory=dict)
+    chunks: dict[int, bytes] = field(default_factory=dict)
+    """Chunk number (from 1) → rows."""
+    dirty: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+
+    @property
+    def log(self) -> bytes:
+        """All rows in admission order."""
+        return b"".join(self.chunks.values())
+
+    def append(self, entry: EntityEvent, number: int) -> tuple[EntityState, int]:
+        """Put the event in unless it is there; returns the state before it and its number."""
+        log = self.log
+        at = self.layout.position(log, ID, entry.id)
+        if at >= 0:
+            row = log[at * self.layout.size : (at + 1) * self.layout.size]
+            return EntityState(self.head, log[: at * self.layout.size]), self.layout.number_of(row)
+        before = EntityState(self.head, log)
+        counted = not entry.attempt or self.layout.position(log, ATTEMPT, entry.attempt) < 0
+        self._add_row(self.layout.encode(entry, number, counted=counted))
+        if entry.time_us < self.head.get("first", entry.time_us + 1):
+            self._set_head({**self.head, "first": entry.time_us})
+        for name, value in entry.attributes.items():
+            self._set_attribute(name, value, entry.time_us, entry.id)
+        return before, number
+
+    def apply(self, change: Change) -> None:
+        """Apply one change; a repetition or an older value changes nothing."""
+        if change.kind == "attribute":
+            self._set_attribute(change.name, change.value, change.time_us, change.id)
+        elif change.kind == "outcome":
+            self._add_outcome([change.id, change.name, change.time_us, change.value])
+        elif change.kind == "disposition":
+            self._set_byte(change.id, self.layout.disposition_at, change.value)
+        elif change.kind == "flag":
+            self._set_byte(change.id, self.layout.disposition_at + 1 + change.value, 1)
+
+    def merge(self, part: Merge) -> None:
+        """Take in rows from the journal: those already here stay, the rest go in by admission number."""
+        present = {event_id for _, event_id in self.layout.keys(self.log)}
+        size = self.layout.size
+        fresh = b"".join(
+            row
+            for row, (_, event_id) in zip(self.layout.rows(part.rows), self.layout.keys(part.rows), strict=True)
+            if event_id not in present
+        )
+        if fresh:
+            rows = b"".join(sorted(self.layout.rows(self.log + fresh), key=self.layout.number_of))
+            width = CHUNK_ROWS * size
+            self.gone |= self.chunks.keys()
+            self.chunks = {1 + at // width: rows[at : at + width] for at in range(0, len(rows), width)}
+            self.dirty |= self.chunks.keys()
+            self.gone -= self.chunks.keys()
+            self._drop_outdated()
+        if part.first_us and part.first_us < self.head.get("first", part.first_us + 1):
+            self._set_head({**self.head, "first": part.first_us})
+        for change in part.changes:
+            self.apply(change)
+
+    def writes(self) -> Iterable[tuple[bytes, int, bytes]]:
+        """(key, part number, body) of every part to write; part 0 is the head."""
+        for number in self.dirty:
+            yield self.key, number, self.chunks[number] if number else orjson.dumps(self.head)
+
+    def _add_row(self, row: bytes) -> None:
+        last = max(self.chunks, default=0)
+        if last and len(self.chunks[last]) < CHUNK_ROWS * self.layout.size:
+            self.chunks[last] += row
+        else:
+            last += 1
+            self.chunks[last] = row
+            if last > self.layout.keep // CHUNK_ROWS:
+                self._drop_outdated()
+        self.dirty.add(last)
+
+    def _drop_outdated(self) -> None:
+        numbers = list(self.chunks)
+        outdated = numbers[: droppable(self.layout, [self.chunks[n] for n in numbers])]
+        if not outdated:
+            return
+        newest = max(time_us for n in outdated for time_us, _ in self.layout.keys(self.chunks[n]))
+        for number in outdated:
+            del self.chunks[number]
+        self.gone |= set(outdated)
+        self.dirty -= set(outdated)
+        self._set_head({**self.head, "dropped": max(newest, self.head.get("dropped", 0))})
+
+    def _set_head(self, head: Mapping[str, Any]) -> None:
+        self.head = head
+        self.dirty.add(0)
+
+    def _set_attribute(self, name: str, value: Any, time_us: int, event_id: int) -> None:
+        attributes = self.head.get("attr", {})
+        old = attributes.get(name)
+        if old is None or [time_us, event_id] > old[1:]:
+            self._set_head({**self.head, "attr": {**attributes, name: [value, time_us, event_id]}})
+
+    def _add_outcome(self, outcome: list[Any]) -> None:
+        outcomes = self.head.get("out", [])
+        if all(known[:2] != outcome[:2] for known in outcomes):
+            self._set_head({**self.head, "out": sorted([*outcomes, outcome])})
+
+    def _set_byte(self, event_id: int, offset: int, value: int) -> None:
+        for number, chunk in self.chunks.items():
+            at = self.layout.position(chunk, ID, event_id)
+            if at >= 0 and chunk[at * self.layout.size + offset] != value:
+                self.chunks[number] = self.layout.with_byte(chunk, at, offset, value)
+                self.dirty.add(number)
