@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,9 +82,9 @@ class LogLayout:
         words, step = memoryview(log).cast("q"), self.size // 8
         return list(zip(words[TIME::step].tolist(), words[ID::step].tolist(), strict=True))
 
-    def rows(self, log: bytes) -> Iterator[bytes]:
+    def rows(self, log: bytes) -> list[bytes]:
         """The rows one by one."""
-        return (log[at : at + self.size] for at in range(0, len(log), self.size))
+        return [log[at : at + self.size] for at in range(0, len(log), self.size)]
 
     def number_of(self, row: bytes) -> int:
         """Admission number of one row."""
@@ -99,7 +99,7 @@ class LogLayout:
 class LogView:
     """A log read for windows: the newest `keep` rows in order of (time, number), columns made on demand."""
 
-    __slots__ = ("_bytes", "_columns", "_layout", "_words", "cut_us", "times")
+    __slots__ = ("_bytes", "_columns", "_flags", "_layout", "_words", "cut_us", "times")
 
     def __init__(self, layout: LogLayout, log: bytes, dropped_us: int = 0) -> None:
         self._layout, self.cut_us = layout, dropped_us
@@ -112,6 +112,7 @@ class LogView:
         self._bytes = memoryview(log)
         self._words = self._bytes.cast("q")
         self._columns: dict[int, list[int]] = {TIME: times}
+        self._flags: dict[int, bytes] = {}
 
     def column(self, index: int) -> list[int]:
         """A fixed column (TIME, ID …)."""
@@ -126,11 +127,15 @@ class LogView:
 
     def flag(self, index: int) -> bytes:
         """Flag column `index`: one byte 0|1 a row."""
-        return bytes(self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size])
+        flags = self._flags.get(index)
+        if flags is None:
+            column = self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size]
+            flags = self._flags[index] = column.tobytes()
+        return flags
 
     def dispositions(self) -> bytes:
         """One disposition code a row."""
-        return bytes(self._bytes[self._layout.disposition_at :: self._layout.size])
+        return self._bytes[self._layout.disposition_at :: self._layout.size].tobytes()
 
 
 def _newest_in_order(layout: LogLayout, log: bytes, dropped_us: int) -> tuple[bytes, int]:

@@ -74,10 +74,12 @@ class Entity:
             if event_id not in present
         )
         if fresh:
-            rows = b"".join(sorted(self.layout.rows(self.log + fresh), key=self.layout.number_of))
+            rows = self.layout.rows(self.log + fresh)
+            ordered: list[bytes] = sorted(rows, key=self.layout.number_of)
+            log = b"".join(ordered)
             width = CHUNK_ROWS * size
             self.gone |= self.chunks.keys()
-            self.chunks = {1 + at // width: rows[at : at + width] for at in range(0, len(rows), width)}
+            self.chunks = {1 + at // width: log[at : at + width] for at in range(0, len(log), width)}
             self.dirty |= self.chunks.keys()
             self.gone -= self.chunks.keys()
             self._drop_outdated()

@@ -1,0 +1,133 @@
+"""Feature definitions, frozen: what `rules/features.yaml` says, read by `load.py`, computed by `online.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from engine.eventlog import LogLayout
+
+MEASURES: tuple[str, ...] = (
+    "count", "sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last", "since_last", "age",
+    "rate", "count_received",
+)  # fmt: skip
+UNITS: tuple[str, ...] = (
+    "events",
+    "money",
+    "pieces",
+    "seconds",
+    "days",
+    "hours",
+    "share",
+    "ratio",
+    "score",
+    "text",
+    "yes-no",
+)
+MICRO = 1_000_000
+
+Evaluate = Callable[[Mapping[str, Any]], Any]
+"""A compiled condition or value: a row in; a value, UNKNOWN or a failure out."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events an aggregate looks at; each distinct one is a flag column of the entity's log."""
+
+    on: tuple[str, ...]
+    """Event kinds; empty = all."""
+    where: str
+    """CEL over event fields, as written; "" = all."""
+    of: str
+    """Field that must be present, or ""."""
+    test: Evaluate | None = None
+    """`where`, compiled."""
+
+    @cached_property
+    def name(self) -> str:
+        """The flag's name in the layout."""
+        return f"{','.join(self.on)}|{self.where}|{self.of}"
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A window aggregate over one entity's log."""
+
+    name: str
+    entity: str
+    measure: str
+    filter: Filter
+    of: str
+    """Field that is summed, counted distinct …; "" for count."""
+    window_us: int
+    offset_us: int
+    include_current: bool
+    dispositions: tuple[int, ...]
+    """Codes of `DISPOSITIONS` that count; empty = all."""
+    outcomes: tuple[str, ...]
+    """Outcome kinds of rate and count_received."""
+    default: float | None
+    type: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A feature computed from event fields and other features by one CEL expression."""
+
+    name: str
+    expression: str
+    evaluate: Evaluate
+    needs: frozenset[str]
+    type: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """All features of a policy, derived ones in the order in which they can be computed."""
+
+    aggregates: tuple[Aggregate, ...]
+    derived: tuple[Derived, ...]
+    keep: Mapping[str, int]
+    """Entity → how many events its log counts."""
+    digest: str
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Feature name → CEL type."""
+        return {a.name: a.type for a in self.aggregates} | {d.name: d.type for d in self.derived}
+
+
+def scale_of(field_type: str) -> int:
+    """Units of a summed field in a log: doubles are kept in millionths, whole numbers as they are."""
+    return MICRO if field_type == "double" else 1
+
+
+def value_column(aggregate: Aggregate) -> str:
+    """Name of the value column that an aggregate reads, or ""."""
+    if aggregate.measure in {"sum", "mean", "min", "max", "stddev", "last"}:
+        return f"sum:{aggregate.of}"
+    if aggregate.measure in {"distinct", "repeats"}:
+        return f"hash:{aggregate.of}"
+    return ""
+
+
+def layouts(
+    features: FeatureSet, steps: Mapping[str, tuple[str, ...]], joins: Mapping[str, tuple[str, ...]]
+) -> dict[str, LogLayout]:
+    """Log columns of each entity, derived from the features and from the patterns' steps and join fields."""
+    entities = sorted({a.entity for a in features.aggregates} | steps.keys())
+    result = {}
+    for entity in entities:
+        mine = [a for a in features.aggregates if a.entity == entity]
+        flags = sorted({a.filter.name for a in mine if a.measure != "age"})
+        values = sorted({value_column(a) for a in mine} - {""} | {f"hash:{field}" for field in joins.get(entity, ())})
+        result[entity] = LogLayout(
+            entity, (*flags, *steps.get(entity, ())), tuple(values), features.keep.get(entity, 1000)
+        )
+    return result
