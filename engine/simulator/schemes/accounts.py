@@ -1,0 +1,124 @@
+"""Schemes with accounts: taking over somebody's, opening fresh ones, and the buyer who is only a middleman."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from random import Random
+
+from engine.simulator import people, places
+from engine.simulator.aftermath import complain
+from engine.simulator.checkout import STOLEN, TAKEN_OVER, pay
+from engine.simulator.people import Part, Shopper
+from engine.simulator.schemes.guise import billed, come, elsewhere, enter, hide, pick, pose
+from engine.simulator.shopping import browse, fill_basket, put_in_cart
+from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script
+from engine.simulator.world import Intent, Purchase, Visit, World, make_visit
+
+
+def account_takeover(world: World, rng: Random, intent: Intent, size: int) -> Script:
+    """Guess or reset a password, change the contacts, then buy with the stored card for a new address.
+
+    A quiet third knows the password and changes nothing.
+    """
+    victim = world.passer_by(rng)
+    tries = 0
+    while victim is None or victim.user is None or world.now_us - victim.created_us < 20 * DAY_US:
+        tries += 1
+        if tries > 40:
+            return
+        yield 600.0
+        victim = world.passer_by(rng)
+    visit = _intrude(rng, victim, intent)
+    quiet = rng.random() < 0.35
+    for _ in range(0 if quiet else rng.randint(1, 7)):
+        world.emit("login_failed", visit.head, geo=visit.geo, email=victim.email)
+        yield rng.uniform(2, 40)
+    world.emit("login", visit.head, geo=visit.geo)
+    yield rng.uniform(20, 300)
+    email = None if quiet else (yield from _lock_out(world, rng, visit))
+    drop = elsewhere(rng, victim.place)
+    for _ in range(size):
+        basket, steps = pick(world, rng, visit)
+        yield from steps
+        bought = yield from pay(world, rng, visit, basket, victim.cards[0], drop, TAKEN_OVER, email=email)
+        if bought and rng.random() < 0.5:
+            world.timeline.start(_notice(world, rng, bought), rng.uniform(0.5, 6) * DAY_S)
+        yield rng.uniform(60, 2 * HOUR_S)
+
+
+def _intrude(rng: Random, victim: Shopper, intent: Intent) -> Visit:
+    device = people.make_device(rng)
+    ip, place, zone = hide(rng, victim.place)
+    return make_visit(rng, victim, place, device, ip, intent, zone=zone)
+
+
+def _lock_out(world: World, rng: Random, visit: Visit) -> Generator[float, None, Part | None]:
+    """Change the password, mostly the mail address too (returned); wait for minutes, or half a day."""
+    new: Part | None = None
+    if rng.random() < 0.8:
+        world.emit("password_change", visit.head, geo=visit.geo)
+        yield rng.uniform(10, 200)
+    if rng.random() < 0.6:
+        new = people.make_email(rng, disposable=rng.random() < 0.25)
+        world.emit("contact_changed", visit.head, geo=visit.geo, email=new)
+        yield rng.uniform(10, 200)
+    yield rng.uniform(60, 2_400) if rng.random() < 0.7 else rng.uniform(1, 12) * HOUR_S
+    return new
+
+
+def _notice(world: World, rng: Random, purchase: Purchase) -> Script:
+    """The true owner sees it: complains, is believed within days, and takes the account back."""
+    owner = purchase.shopper
+    visit = make_visit(rng, owner, owner.place, owner.devices[0], owner.home_ip)
+    world.emit("login_failed", visit.head, geo=visit.geo, email=owner.email)
+    yield rng.uniform(60, 900)
+    world.emit("password_change", visit.head, geo=visit.geo)
+    complain(world, purchase, purchase.basket[0][0], "fraud")
+    filed_us = world.now_us
+    yield rng.uniform(0.5, 6) * DAY_S
+    world.learn("confirmed_fraud", purchase, filed_us)
+
+
+def new_account_abuse(world: World, rng: Random, intent: Intent, size: int) -> Script:
+    """Fresh accounts, often with throw-away mail, buy goods that sell on well; a third lies low for weeks."""
+    patient, ring = rng.random() < 0.35, rng.random() < 0.5
+    shopper = pose(world, rng, disposable=0.5)
+    device, hiding = shopper.devices[0], hide(rng, shopper.place)
+    drop = elsewhere(rng, shopper.place)
+    for step in range(size):
+        if step and ring:
+            shopper = pose(world, rng, place=shopper.place, disposable=0.5, device=device)
+        visit = come(rng, shopper, hiding, intent)
+        yield from enter(world, rng, visit)
+        yield from browse(world, rng, visit, rng.expovariate(0.6))
+        if patient and not (step and not ring):
+            yield rng.uniform(4, 25) * DAY_S
+            visit = come(rng, shopper, hiding, intent)
+            yield from enter(world, rng, visit)
+        card = people.make_card(rng, shopper.place.country)
+        basket, steps = pick(world, rng, visit)
+        yield from steps
+        holder = drop if rng.random() < 0.5 else places.street_address(rng, shopper.place)
+        yield from pay(world, rng, visit, basket, card, drop, STOLEN, billing=billed(holder))
+        yield rng.expovariate(1 / (5 * HOUR_S))
+
+
+def triangulation(world: World, rng: Random, intent: Intent, size: int) -> Script:
+    """Ordinary looking buyers order for strangers who paid a false shop; each order on another stolen card.
+
+    Everything about account, device, network, hour and amount is usual; the addresses and cards never repeat,
+    and most orders go to one seller.
+    """
+    shopper = pose(world, rng, disposable=0.0, age_days=rng.uniform(20, 200))
+    seller_item = world.catalogue.liked(rng, shopper.tastes)
+    for _ in range(size):
+        visit = make_visit(rng, shopper, shopper.place, shopper.devices[0], shopper.home_ip, intent)
+        yield from enter(world, rng, visit)
+        seen = yield from browse(world, rng, visit, rng.expovariate(0.4))
+        wanted = seller_item if rng.random() < 0.7 else None
+        basket = fill_basket(world, rng, shopper, seen, wanted)
+        yield from put_in_cart(world, rng, visit, basket)
+        card = people.make_card(rng, shopper.place.country)
+        buyer = elsewhere(rng, shopper.place)
+        yield from pay(world, rng, visit, basket, card, buyer, STOLEN, billing=billed(buyer))
+        yield rng.uniform(0.2, 2.2) * DAY_S

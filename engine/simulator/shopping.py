@@ -1,0 +1,254 @@
+"""An honest shopper's life: sessions by habit, looking, buying, and now and then something unusual."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from math import log
+from random import Random
+
+from engine.simulator import people, places
+from engine.simulator.catalogue import Item
+from engine.simulator.checkout import pay
+from engine.simulator.people import Part, Shopper
+from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script, seconds_until, zone_offset_s
+from engine.simulator.world import Basket, Visit, World, make_visit
+
+_SLOTS = ("home_top", "home_row", "item_similar", "cart_row")
+_BOREDOM_DAYS = 260.0
+"""Mean days until somebody stops coming for good."""
+WELCOME = ("WELCOME10", 0.10)
+COUPONS = (("SPRING5", 0.05), ("THANKS15", 0.15), ("APP10", 0.10))
+
+
+def life(world: World, shopper: Shopper) -> Script:
+    """Sessions at the shopper's rhythm until they lose interest or the period ends."""
+    rng = world.rng
+    yield from _next_session(world, shopper, first=True)
+    leaves_us = world.now_us + rng.expovariate(1 / _BOREDOM_DAYS) * DAY_US
+    while world.open and world.now_us < leaves_us:
+        yield from session(world, shopper)
+        yield from _next_session(world, shopper)
+
+
+def _next_session(world: World, shopper: Shopper, *, first: bool = False) -> Script:
+    rng = world.rng
+    gap = 0.0 if first else rng.gammavariate(1.6, shopper.gap_days / 1.6)
+    hour = rng.gauss(shopper.peak_hour, shopper.spread_hours) % 24
+    day = int(world.now_us / DAY_US + gap)
+    yield seconds_until(world.now_us, day, hour, shopper.place.zone)
+
+
+def session(world: World, shopper: Shopper, wanted: Item | None = None) -> Script:
+    """One session: sign in, look around, perhaps buy. `wanted` is what a sale has drawn them to."""
+    rng = world.rng
+    world.meet(shopper)
+    if shopper.user is not None and shopper.known and rng.random() < 0.012:
+        yield from _incident(world, rng, shopper)
+    visit = arrive(world, rng, shopper)
+    if wanted is not None:
+        visit.oddities += ("flash_sale",)
+    yield from sign_in(world, rng, visit)
+    seen = yield from browse(world, rng, visit, rng.expovariate(1 / (3.2 * world.config.browsing + 1e-9)))
+    if rng.random() < (0.7 if wanted else shopper.buys):
+        yield from _buy(world, rng, visit, seen, wanted)
+
+
+def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
+    """Where and on what the shopper is today."""
+    device = shopper.devices[0] if rng.random() < 0.75 else rng.choice(shopper.devices)
+    odd: tuple[str, ...] = tuple(sorted(shopper.oddities))
+    place, ip = shopper.place, shopper.home_ip
+    if shopper.trip and world.now_us > shopper.trip[0]:
+        shopper.trip = None
+    elif shopper.trip is None and rng.random() < 0.012:
+        away = places.abroad(rng, place.country) if rng.random() < 0.8 else rng.choice(places.PLACES)
+        shopper.trip = (int(world.now_us + rng.uniform(3, 16) * DAY_US), away)
+    if shopper.trip:
+        place = shopper.trip[1]
+        ip = (places.hotel_network if rng.random() < 0.6 else places.mobile_network)(rng, place)
+        odd += ("traveller",)
+    elif rng.random() < shopper.vpn:
+        exit_country = place.country if rng.random() < 0.4 else places.abroad(rng, place.country).country
+        ip = places.proxy_network(rng, exit_country)
+        odd += ("vpn",)
+    elif shopper.office_ip and _at_work(world.now_us, place.zone):
+        ip, odd = shopper.office_ip, (*odd, "office")
+    elif device.part["type"] == "phone" and rng.random() < 0.35:
+        ip = places.mobile_network(rng, place)
+    return make_visit(rng, shopper, place, device, ip, oddities=odd)
+
+
+def _at_work(now_us: int, zone: str) -> bool:
+    day = now_us // DAY_US
+    local_s = now_us / 1e6 + zone_offset_s(zone, day)
+    return 9 <= local_s % DAY_S / HOUR_S < 18 and int(local_s // DAY_S + 3) % 7 < 5
+
+
+def sign_in(world: World, rng: Random, visit: Visit, *, slips: float = 0.03) -> Script:
+    """Open the account at the first visit, else log in, mistyping now and then; guests do neither."""
+    shopper = visit.shopper
+    if shopper.user is None:
+        return
+    if not shopper.known:
+        open_account(world, rng, visit)
+        yield rng.uniform(5, 60)
+        return
+    while rng.random() < slips:
+        world.emit("login_failed", visit.head, geo=visit.geo, email=shopper.email)
+        slips = 0.4
+        yield rng.uniform(4, 25)
+    if rng.random() < 0.6:
+        world.emit("login", visit.head, geo=visit.geo)
+        yield rng.uniform(2, 20)
+
+
+def open_account(world: World, rng: Random, visit: Visit) -> None:
+    """The account is opened now."""
+    shopper = visit.shopper
+    shopper.known = True
+    consent = {
+        name: rng.random() < share for name, share in (("marketing", 0.55), ("personalise", 0.8), ("profiling", 0.7))
+    }
+    world.emit("account_created", visit.head, geo=visit.geo, email=shopper.email, phone=shopper.phone, consent=consent)
+
+
+def browse(world: World, rng: Random, visit: Visit, pages: float) -> Generator[float, None, list[Item]]:
+    """Look at about `pages` items; returns them."""
+    seen = []
+    head, tastes = visit.head, visit.shopper.tastes
+    for _ in range(int(pages + 0.5)):
+        item = world.catalogue.liked(rng, tastes)
+        way = rng.random()
+        if way < 0.2:
+            words = (item.function, f"{item.brand.lower()} {item.function}", item.category.replace("_", " "))
+            world.emit("search", head, search={"query": rng.choice(words)})
+            yield rng.uniform(2, 15)
+        elif way < 0.4:
+            world.emit("click", head, item=item.part, attributes={"slot": rng.choice(_SLOTS)})
+            yield 0.3
+        dwell_s = rng.lognormvariate(3.0, 0.9) * (0.4 + tastes.liking(item))
+        # a tab left open is no interest
+        seconds = dwell_s if rng.random() > 0.01 else dwell_s * 60
+        world.emit("view", head, item=item.part, page={"seconds": round(seconds, 1)})
+        seen.append(item)
+        if way > 0.995:
+            world.emit("share", head, item=item.part)
+        yield dwell_s
+    return seen
+
+
+def fill_basket(world: World, rng: Random, shopper: Shopper, seen: list[Item], wanted: Item | None) -> Basket:
+    """What goes into the basket: liked things, about as much as the shopper spends."""
+    budget = 100 * shopper.budget * rng.lognormvariate(0, shopper.budget_spread)
+    pool = [*seen, *(world.catalogue.liked(rng, shopper.tastes) for _ in range(6))]
+    # the price that suits the purse first, then taste
+    pool.sort(key=lambda item: abs(log(item.price_minor / budget)) - 1.2 * shopper.tastes.liking(item))
+    lines = [(wanted or pool[0], 1)]
+    left = budget - lines[0][0].price_minor
+    for item in pool[1:]:
+        if item.price_minor > left or len(lines) > 4:
+            break
+        pieces = 1 if rng.random() < 0.85 else rng.randint(2, 3)
+        lines.append((item, pieces))
+        left -= item.price_minor * pieces
+    return tuple(lines)
+
+
+def put_in_cart(world: World, rng: Random, visit: Visit, basket: Basket) -> Script:
+    """Add each line to the cart."""
+    for item, pieces in basket:
+        world.emit("add_to_cart", visit.head, item=item.part, basket={"items": [item.id], "quantities": [pieces]})
+        yield rng.uniform(3, 40)
+
+
+def redeem(world: World, visit: Visit, coupon: tuple[str, float], basket: Basket) -> None:
+    """A coupon is redeemed now."""
+    worth = round(coupon[1] * sum(item.price_minor * n for item, n in basket) / 100, 2)
+    world.emit(
+        "coupon_redeemed", visit.head, coupon={"code": coupon[0], "value_base": worth},
+        email=visit.shopper.email, address=visit.shopper.address,
+    )  # fmt: skip
+
+
+def _buy(world: World, rng: Random, visit: Visit, seen: list[Item], wanted: Item | None) -> Script:
+    shopper = visit.shopper
+    odd: tuple[str, ...] = ()
+    basket = fill_basket(world, rng, shopper, seen, wanted)
+    if rng.random() < 0.006:
+        basket, odd = ((basket[0][0], rng.randint(5, 15)),), ("bulk_for_a_club",)
+    yield from put_in_cart(world, rng, visit, basket)
+    if rng.random() < 0.12:
+        return
+    young = shopper.user is not None and world.now_us - shopper.created_us < DAY_US
+    coupon = None
+    if rng.random() < (0.45 if young else shopper.coupons):
+        coupon = WELCOME if young else rng.choice(COUPONS)
+        redeem(world, visit, coupon, basket)
+        yield rng.uniform(2, 20)
+    address, gift = _ship_to(rng, shopper)
+    odd += ("gift",) if gift else ()
+    odd += ("young_account",) if young else ()
+    yield from _pay_somehow(world, rng, visit, basket, address, coupon, odd)
+
+
+def _ship_to(rng: Random, shopper: Shopper) -> tuple[Part, bool]:
+    if rng.random() >= shopper.gifts:
+        return shopper.address, False
+    if not shopper.friends or rng.random() < 0.5:
+        place = shopper.place if rng.random() < 0.6 else rng.choice(places.PLACES)
+        shopper.friends = [*shopper.friends[-3:], places.street_address(rng, place)]
+    return rng.choice(shopper.friends), True
+
+
+def _pay_somehow(
+    world: World, rng: Random, visit: Visit, basket: Basket, address: Part,
+    coupon: tuple[str, float] | None, odd: tuple[str, ...],
+) -> Script:  # fmt: skip
+    """Pay; after a refusal try again, with another card where there is one, at most twice."""
+    shopper = visit.shopper
+    if shopper.known and rng.random() < 0.015:
+        shopper.cards = [people.make_card(rng, shopper.place.country), *shopper.cards[:1]]
+        world.emit("card_added", visit.head, card=shopper.cards[0])
+        yield rng.uniform(10, 60)
+    card = None if rng.random() < 0.05 else shopper.cards[0] if rng.random() < 0.8 else shopper.cards[-1]
+    payment_id = world.payment_id()
+    for _ in range(3):
+        bought = yield from pay(
+            world, rng, visit, basket, card, address, coupon=coupon, payment_id=payment_id, oddities=odd
+        )
+        if bought or rng.random() < 0.4:
+            return
+        card = shopper.cards[-1] if card is shopper.cards[0] else shopper.cards[0]
+        odd = (*odd, "second_try")
+        yield rng.uniform(15, 180)
+
+
+def _incident(world: World, rng: Random, shopper: Shopper) -> Script:
+    """Something that happens to honest people and looks like a takeover."""
+    kind = rng.random()
+    if kind < 0.3:
+        # a new phone: password forgotten, reset from the new device, and shopping goes on with it
+        device = people.make_device(rng)
+        visit = make_visit(rng, shopper, shopper.place, device, shopper.home_ip)
+        yield from sign_in(world, rng, visit, slips=0.7)
+        world.emit("password_change", visit.head, geo=visit.geo)
+        shopper.devices = [device, *shopper.devices[1:]]
+        yield rng.uniform(30, 600)
+        visit.oddities = (*sorted(shopper.oddities), "new_phone")
+        world.emit("login", visit.head, geo=visit.geo)
+        yield rng.uniform(30, 300)
+        if rng.random() < 0.6:
+            yield from _buy(world, rng, visit, [], None)
+        return
+    visit = arrive(world, rng, shopper)
+    world.emit("login", visit.head, geo=visit.geo)
+    yield rng.uniform(20, 200)
+    if kind < 0.6:
+        world.emit("password_change", visit.head, geo=visit.geo)
+    elif kind < 0.8:
+        shopper.address = places.street_address(rng, shopper.place)
+        world.emit("contact_changed", visit.head, geo=visit.geo, address=shopper.address)
+    else:
+        shopper.phone = people.make_phone(rng, shopper.place)
+        world.emit("contact_changed", visit.head, geo=visit.geo, phone=shopper.phone)
+    yield rng.uniform(20, 200)

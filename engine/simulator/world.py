@@ -1,0 +1,172 @@
+"""The shop's world while it runs: what time it is, who is there, and the two ways out: documents and the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from engine.simulator import people, places
+from engine.simulator.catalogue import Catalogue, Item, make_catalogue, tastes_of
+from engine.simulator.config import SimulatorConfig
+from engine.simulator.people import Device, Part, Shopper
+from engine.simulator.places import Place
+from engine.simulator.timeline import DAY_US, Timeline, microseconds, stamp
+
+TruthSink = Callable[[dict[str, Any]], None]
+Basket = tuple[tuple[Item, int], ...]
+"""Items with pieces."""
+PRICE_LEVELS = {"EUR": 1.0, "GBP": 0.86, "USD": 1.1}
+"""The shop's own price lists: a price in EUR times this is the price in that currency."""
+_CROWD = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What somebody is truly up to. It goes to the truth sink and into outcomes, never into an event."""
+
+    label: str = "good"
+    """good, fraud (somebody else's money) or abuse (of refunds, coupons, stock)."""
+    scheme: str | None = None
+    campaign: int = 0
+    """Number of the fraud campaign; 0 for honest shoppers."""
+
+
+HONEST = Intent()
+
+
+@dataclass(slots=True)
+class Visit:
+    """Somebody at the shop on one device and network: what each event of a session has in common."""
+
+    shopper: Shopper
+    place: Place
+    """Where the network says they are."""
+    device: Device
+    ip: Part
+    geo: Part
+    intent: Intent
+    oddities: tuple[str, ...]
+    head: Part
+    """Parts of every event of the visit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A payment that was asked for, with what its later life needs."""
+
+    event_id: str
+    payment_id: str
+    shopper: Shopper
+    head: Part
+    parts: Part
+    """payment, txn, merchant, card, address …"""
+    basket: Basket
+    intent: Intent
+
+
+class World:
+    """All that scripts may touch."""
+
+    def __init__(self, config: SimulatorConfig, seed: int, truth: TruthSink | None) -> None:
+        self.config, self.seed, self._truth = config, seed, truth
+        self.start_us = microseconds(config.start)
+        self.end_us = self.start_us + config.days * DAY_US
+        """No new session, account or campaign begins after it."""
+        self.timeline = Timeline(self.start_us, self.end_us + config.tail_days * DAY_US)
+        self.rng = self.random("honest")
+        self.catalogue: Catalogue = make_catalogue(self.random("catalogue"), config.items, config.sellers)
+        self.outbox: list[dict[str, Any]] = []
+        self.events = self.outcomes = self.payments = 0
+        self._people = self._campaigns = 0
+        self._crowd: list[Shopper] = []
+        self._met = 0
+
+    def random(self, name: str) -> Random:
+        """A source of chance of its own, so that one part's draws don't shift another's."""
+        return Random(f"{name}:{self.seed}")
+
+    @property
+    def now_us(self) -> int:
+        """Simulated time, µs since 1970."""
+        return self.timeline.now_us
+
+    @property
+    def open(self) -> bool:
+        """Whether new sessions may still begin."""
+        return self.timeline.now_us < self.end_us
+
+    def emit(self, kind: str, head: Part, **parts: Any) -> str:
+        """Something happens now: hand out its event document; returns the event id."""
+        self.events += 1
+        event_id = f"e-{self.events:09d}"
+        self.outbox.append({"id": event_id, "kind": kind, "time": stamp(self.timeline.now_us), **head, **parts})
+        return event_id
+
+    def tell(self, purchase: Purchase, oddities: tuple[str, ...]) -> None:
+        """Tell the truth about a payment, where somebody wants to hear it."""
+        if self._truth is None:
+            return
+        intent = purchase.intent
+        self._truth({
+            "event_id": purchase.event_id, "payment_id": purchase.payment_id, "label": intent.label,
+            "is_fraud": intent.label == "fraud", "is_abuse": intent.label == "abuse", "scheme": intent.scheme,
+            "campaign": intent.campaign or None, "oddities": sorted(set(oddities)),
+        })  # fmt: skip
+
+    def learn(self, kind: str, purchase: Purchase, happened_us: int, code: str | None = None) -> None:
+        """An outcome of a payment becomes known now; it happened at `happened_us`."""
+        self.outcomes += 1
+        outcome = {
+            "id": f"o-{self.outcomes:08d}", "kind": kind, "event_id": purchase.event_id,
+            "time": stamp(happened_us), "known_at": stamp(self.now_us),
+        }  # fmt: skip
+        if code:
+            outcome |= {"code": code, **purchase.parts["txn"]}
+        self.outbox.append(outcome)
+
+    def payment_id(self) -> str:
+        """The next payment id."""
+        self.payments += 1
+        return f"pay-{self.payments:07d}"
+
+    def campaign(self) -> int:
+        """The next campaign number."""
+        self._campaigns += 1
+        return self._campaigns
+
+    def somebody(self, rng: Random, place: Place | None = None, created_us: int | None = None) -> Shopper:
+        """A new person, whose account is opened now unless told otherwise; no habits yet."""
+        self._people += 1
+        place = place or places.home(rng, self.config.markets)
+        created = self.now_us if created_us is None else created_us
+        tastes = tastes_of(self.seed, self._people, self.catalogue)
+        return people.make_shopper(rng, self._people, place, tastes, (created, stamp(created)), self.config.currencies)
+
+    def meet(self, shopper: Shopper) -> None:
+        """Remember a visitor for a while: the last few thousand are the crowd."""
+        if len(self._crowd) < _CROWD:
+            self._crowd.append(shopper)
+        else:
+            self._crowd[self._met % _CROWD] = shopper
+        self._met += 1
+
+    def passer_by(self, rng: Random) -> Shopper | None:
+        """Somebody of the crowd; None while nobody has come yet."""
+        return rng.choice(self._crowd) if self._crowd else None
+
+
+def make_visit(
+    rng: Random, shopper: Shopper, place: Place, device: Device, ip: Part,
+    intent: Intent = HONEST, oddities: tuple[str, ...] = (), zone: str | None = None,
+) -> Visit:  # fmt: skip
+    """Begin a visit; `place` is where the network is, `zone` what the browser says, else the place's."""
+    head: Part = {
+        "event": {"market": shopper.place.country, "zone": zone or place.zone, "channel": device.channel},
+        "device": device.part,
+        "ip": ip,
+    }
+    if shopper.user is not None:
+        head["user"] = shopper.user
+    return Visit(shopper, place, device, ip, places.position(rng, place), intent, oddities, head)
