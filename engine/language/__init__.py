@@ -1,1 +1,42 @@
-"""The only room that knows YAML and CEL. Rules, features, segments, labels and mapping files all speak through it."""
+"""The only room that knows YAML and CEL. Rules, features, segments, labels and mapping files all speak through it.
+
+Read a file, check the conditions in it, fail once with every mistake:
+
+    diagnostics = Diagnostics()
+    reader = Reader(diagnostics)
+    top = reader.fields(load_yaml(path, diagnostics), required={"ruleset", "rules"}, optional={"on"})
+    name = top.text("ruleset")                          # "" after a mistake; an absent optional key gives the default
+    kind = top.choice("on", KINDS, "payment")
+    schema = Schema.of({"txn.amount_base": "double", "user.payments_1h": "int"}, lists={"bins": "string"})
+    for rule in top.fields_list("rules", required={"id", "when"}, optional={"rollout"}):
+        share = rule.share("rollout", 1.0)
+        when = rule.scalar("when")                      # keeps the place of each of its characters
+        checked = check(when, schema, diagnostics) if when else None
+    diagnostics.raise_if_failed()                       # DiagnosticsError (a PolicyError); its text is for people
+
+Another room's own mistakes: `CODES = declare_codes({"E401": "…"})` once, a page docs/errors/E401.md, and then
+`rule.mistake("E401", message, key="when", hint=…)`, or `diagnostics.error("E401", message, node.position(), …)`.
+"""
+
+from engine.language.check import Checked, Located, Schema, Snippet, check, check_text
+from engine.language.diagnostics import (
+    Diagnostic,
+    Diagnostics,
+    DiagnosticsError,
+    Position,
+    Related,
+    declare_codes,
+    declared_codes,
+    did_you_mean,
+)
+from engine.language.quantities import UNKNOWN, ExpressionError, Failure, UInt
+from engine.language.reader import Fields, Reader, parse_duration_us, parse_timestamp_us
+from engine.language.source import Listing, Node, Scalar, Table, load_yaml, parse_yaml
+from engine.language.types import Type, parse_type
+
+__all__ = [
+    "UNKNOWN", "Checked", "Diagnostic", "Diagnostics", "DiagnosticsError", "ExpressionError", "Failure", "Fields",
+    "Listing", "Located", "Node", "Position", "Reader", "Related", "Scalar", "Schema", "Snippet", "Table", "Type",
+    "UInt", "check", "check_text", "declare_codes", "declared_codes", "did_you_mean", "load_yaml",
+    "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
+]  # fmt: skip

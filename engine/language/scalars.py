@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 _BREAK = re.compile(r"\r\n|\n|\r|\x85|\u2028|\u2029")
 _ESCAPE_LENGTH = {"x": 3, "u": 5, "U": 9}
-_SINGLE_ESCAPES = dict(zip("0abt\tnvfre \"/\\N_LP", "\0\a\b\t\t\n\v\f\r\x1b \"/\\\x85\xa0\u2028\u2029", strict=True))
+_SINGLE_ESCAPES = dict(zip('0abt\tnvfre "/\\N_LP', '\0\a\b\t\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029', strict=True))
 
 Places = list[tuple[str, int]]
 """Characters of the value, each with its index in the raw text."""

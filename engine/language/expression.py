@@ -1,0 +1,388 @@
+"""The tree of a condition, and the parser that makes it: the whole CEL grammar, with the place of every part.
+
+Nodes are frozen; `start` and `end` are character offsets into the text, and `type` is what the checker found (`dyn`
+until then). Chains of `&&` and of `||` are one node with many operands, so long conditions stay shallow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.language.lexer import SyntaxMistake, Token, tokens
+from engine.language.quantities import INT_MAX, INT_MIN
+from engine.language.types import DYN, Type
+
+MAX_DEPTH = 50
+RESERVED = frozenset(
+    "as break const continue else for function if import let loop package namespace return var void while".split()
+)
+_PRECEDENCE = {
+    "<": 3, "<=": 3, ">": 3, ">=": 3, "==": 3, "!=": 3, "in": 3, "+": 4, "-": 4, "*": 5, "/": 5, "%": 5,
+}  # fmt: skip
+MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "filter": (2,), "map": (2, 3)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What all nodes have: the place in the text and the type."""
+
+    start: int = field(default=0, compare=False)
+    end: int = field(default=0, compare=False)
+    type: Type = DYN
+
+
+@dataclass(frozen=True, slots=True)
+class Literal(Node):
+    """A constant."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ident(Node):
+    """A name of one word: a variable, or the beginning of a dotted name; `rooted` if written with a leading dot."""
+
+    name: str
+    rooted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Node):
+    """A declared dotted name, or a macro's variable; only after resolution."""
+
+    path: str
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Node):
+    """`operand.field`, or `has(operand.field)` if `test`."""
+
+    operand: Node
+    field: str
+    test: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Index(Node):
+    """`operand[key]`."""
+
+    operand: Node
+    key: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Node):
+    """`function(args)`, or `target.function(args)` if there is a target."""
+
+    function: str
+    target: Node | None
+    args: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary(Node):
+    """`!operand` or `-operand`."""
+
+    operator: str
+    operand: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Node):
+    """Arithmetic, comparison or `in`."""
+
+    operator: str
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Logic(Node):
+    """Two or more operands joined by `&&` or by `||`."""
+
+    operator: str
+    operands: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional(Node):
+    """`condition ? then : otherwise`."""
+
+    condition: Node
+    then: Node
+    otherwise: Node
+
+
+@dataclass(frozen=True, slots=True)
+class ListNode(Node):
+    """`[items]`."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MapNode(Node):
+    """`{key: value}`."""
+
+    entries: tuple[tuple[Node, Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Node):
+    """`Name{field: value}`: parsed so that it can be refused with a clear message."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Macro(Node):
+    """`over.kind(variable, body)`; `map` with three arguments has a `where` that chooses the items."""
+
+    kind: str
+    over: Node
+    variable: str
+    body: Node
+    where: Node | None = None
+
+
+def parse(text: str) -> Node:
+    """The tree of an expression; SyntaxMistake (an ExpressionError) at the first place that is wrong."""
+    return _Parser(tokens(text)).whole()
+
+
+class _Parser:
+    """Recursive descent with precedence climbing; `depth` bounds both nesting and the height of the tree."""
+
+    def __init__(self, found: list[Token]) -> None:
+        self.tokens, self.i, self.depth = found, 0, 0
+
+    @property
+    def next(self) -> Token:
+        return self.tokens[self.i]
+
+    def take(self) -> Token:
+        token = self.tokens[self.i]
+        self.i += 1
+        return token
+
+    def at(self, *signs: str) -> bool:
+        token = self.next
+        return token.text in signs and token.kind in ("sign", "name")
+
+    def expect(self, sign: str) -> Token:
+        if not self.at(sign):
+            raise self.unexpected(f"`{sign}`")
+        return self.take()
+
+    def unexpected(self, wanted: str) -> SyntaxMistake:
+        token = self.next
+        found = f"`{token.text[:20]}`" if token.text else "the end"
+        hint = {"and": "`and` is `&&`", "or": "`or` is `||`", "not": "`not` is `!`"}.get(token.text, "")
+        return SyntaxMistake("E205", f"expected {wanted}, found {found}", token.start, token.end - token.start, hint)
+
+    def whole(self) -> Node:
+        node = self.expression()
+        if self.next.kind != "end":
+            raise self.unexpected("an operator or the end")
+        return node
+
+    def expression(self) -> Node:
+        self.deeper()
+        node = self.logic("||")
+        if self.at("?"):
+            self.take()
+            then = self.logic("||")
+            self.expect(":")
+            otherwise = self.expression()
+            node = Conditional(node, then, otherwise, start=node.start, end=otherwise.end)
+        self.depth -= 1
+        return node
+
+    def deeper(self) -> None:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            message = f"nested deeper than {MAX_DEPTH} levels"
+            raise SyntaxMistake("E207", message, self.next.start, 1, "split the condition, or name a part as a feature")
+
+    def logic(self, operator: str) -> Node:
+        operands = [self.logic("&&") if operator == "||" else self.binary(3)]
+        while self.at(operator):
+            self.take()
+            operands.append(self.logic("&&") if operator == "||" else self.binary(3))
+        if len(operands) == 1:
+            return operands[0]
+        return Logic(operator, tuple(operands), start=operands[0].start, end=operands[-1].end)
+
+    def binary(self, least: int) -> Node:
+        left = self.unary()
+        entered = self.depth
+        while self.at(*_PRECEDENCE) and _PRECEDENCE[self.next.text] >= least:
+            operator = self.take().text
+            self.deeper()  # each operator of a chain makes the tree one higher
+            right = self.binary(_PRECEDENCE[operator] + 1)
+            left = Binary(operator, left, right, start=left.start, end=right.end)
+        self.depth = entered
+        return left
+
+    def unary(self) -> Node:
+        signs = []
+        while self.at("!", "-"):
+            signs.append(self.take())
+            if signs[0].text != signs[-1].text:
+                self.i -= 1
+                raise self.unexpected("a value; put parentheses around it")
+        if signs and signs[0].text == "-" and isinstance(self.next.value, int | float) and self.next.kind == "literal":
+            self.negate_literal(signs.pop())
+        node = self.member()
+        if len(signs) > 2:  # pairs of signs cancel out, but the last two keep the error for a wrong operand
+            signs = signs[: 2 - len(signs) % 2]
+        for sign in reversed(signs):
+            node = Unary(sign.text, node, start=sign.start, end=node.end)
+        return node
+
+    def negate_literal(self, sign: Token) -> None:
+        """Put the minus into the number, so that -9223372036854775808 is an int."""
+        token = self.next
+        if type(token.value) in (int, float):
+            self.tokens[self.i] = Token("literal", "-" + token.text, sign.start, token.end, -token.value)
+        else:
+            self.i -= 1
+            raise SyntaxMistake("E204", "an unsigned number can't be negative", sign.start, token.end - sign.start)
+
+    def member(self) -> Node:
+        node = self.primary()
+        entered = self.depth
+        while self.at(".", "[", "{"):
+            self.deeper()
+            sign = self.take()
+            if sign.text == "[":
+                key = self.expression()
+                node = Index(node, key, start=node.start, end=self.expect("]").end)
+            elif sign.text == "{":
+                node = self.message(node, sign)
+            else:
+                node = self.selected(node)
+        self.depth = entered
+        return node
+
+    def selected(self, node: Node) -> Node:
+        name = self.take()
+        if name.kind not in ("name", "quoted") or name.text in ("true", "false", "null", "in"):
+            self.i -= 1
+            raise self.unexpected("a field name")
+        if self.at("(") and name.kind == "name":
+            args = self.arguments(")")
+            return self.receiver_call(node, name, args)
+        return Select(node, name.text.strip("`"), start=node.start, end=name.end)
+
+    def receiver_call(self, target: Node, name: Token, args: tuple[Node, ...]) -> Node:
+        end = self.tokens[self.i - 1].end
+        if name.text not in MACROS or len(args) not in MACROS[name.text]:
+            return Call(name.text, target, args, start=target.start, end=end)
+        variable = args[0]
+        if not isinstance(variable, Ident) or variable.rooted:
+            message = f"the first argument of `{name.text}` is the name of its variable"
+            raise SyntaxMistake("E208", message, variable.start, variable.end - variable.start)
+        where = args[1] if len(args) == 3 else None
+        return Macro(name.text, target, variable.name, args[-1], where, start=target.start, end=end)
+
+    def message(self, node: Node, brace: Token) -> Node:
+        name = dotted(node)
+        if name is None:
+            self.i -= 1
+            raise self.unexpected("an operator or the end")
+        while not self.at("}"):
+            if self.next.kind not in ("name", "quoted"):
+                raise self.unexpected("a field name")
+            self.take()
+            self.expect(":")
+            self.expression()
+            if not self.at("}"):
+                self.expect(",")
+        return Message(name, start=node.start, end=self.take().end)
+
+    def arguments(self, closing: str) -> tuple[Node, ...]:
+        """Comma-separated expressions after an opening sign, up to and with the closing one."""
+        self.take()
+        found: list[Node] = []
+        while not self.at(closing):
+            found.append(self.expression())
+            if not self.at(closing):
+                self.expect(",")
+                if self.at(closing) and closing == ")":
+                    raise self.unexpected("an argument")
+        self.take()
+        return tuple(found)
+
+    def primary(self) -> Node:
+        token = self.next
+        if token.kind == "literal":
+            self.take()
+            if type(token.value) is int and not INT_MIN <= token.value <= INT_MAX:
+                raise SyntaxMistake("E204", f"{token.text} doesn't fit into 64 bits", token.start, len(token.text))
+            return Literal(token.value, start=token.start, end=token.end)
+        if token.kind == "name" or self.at("."):
+            return self.name()
+        if self.at("("):
+            self.take()
+            node = self.expression()
+            self.expect(")")
+            return node
+        if self.at("["):
+            items = self.arguments("]")
+            return ListNode(items, start=token.start, end=self.tokens[self.i - 1].end)
+        if self.at("{"):
+            return self.map()
+        raise self.unexpected("a value")
+
+    def map(self) -> Node:
+        opening = self.take()
+        entries: list[tuple[Node, Node]] = []
+        while not self.at("}"):
+            key = self.expression()
+            self.expect(":")
+            entries.append((key, self.expression()))
+            if not self.at("}"):
+                self.expect(",")
+        return MapNode(tuple(entries), start=opening.start, end=self.take().end)
+
+    def name(self) -> Node:
+        first = self.next
+        rooted = self.at(".")
+        if rooted:
+            self.take()
+        token = self.take()
+        if token.kind != "name":
+            self.i -= 1
+            raise self.unexpected("a name")
+        if token.text in ("true", "false", "null") and not rooted:
+            value = {"true": True, "false": False, "null": None}[token.text]
+            return Literal(value, start=token.start, end=token.end)
+        if token.text in RESERVED or token.text in ("true", "false", "null", "in"):
+            raise SyntaxMistake("E206", f"`{token.text}` is a reserved word", token.start, len(token.text))
+        if not self.at("("):
+            return Ident(token.text, rooted, start=first.start, end=token.end)
+        args = self.arguments(")")
+        end = self.tokens[self.i - 1].end
+        if token.text == "has" and not rooted:
+            return self.has(token, args, end)
+        return Call(token.text, None, args, start=first.start, end=end)
+
+    def has(self, token: Token, args: tuple[Node, ...], end: int) -> Node:
+        if len(args) != 1 or not isinstance(args[0], Select):
+            hint = "such as has(user.mean_amount)"
+            raise SyntaxMistake("E208", "has() takes one field", token.start, end - token.start, hint)
+        chosen = args[0]
+        return Select(chosen.operand, chosen.field, True, start=token.start, end=end)
+
+
+def dotted(node: Node) -> str | None:
+    """The dotted name that a chain of selections spells, or None."""
+    if isinstance(node, Ident):
+        return node.name
+    if isinstance(node, Select) and not node.test:
+        prefix = dotted(node.operand)
+        return None if prefix is None else f"{prefix}.{node.field}"
+    return None

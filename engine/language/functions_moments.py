@@ -1,0 +1,129 @@
+"""Functions on timestamps and durations, with calendars in any zone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from engine.language.functions import define
+from engine.language.quantities import Duration, Timestamp, timestamp_of
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_SPAN = re.compile(r"([+-]?)((?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+|0)", re.ASCII)
+_SPAN_PART = re.compile(r"(\d*)(?:\.(\d*))?(ns|us|µs|μs|ms|s|m|h)")
+_UNIT_NS = {
+    "ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9,
+}  # fmt: skip
+_SECOND_NS = 10**9
+
+
+@define("timestamp(string) timestamp")
+def parse_timestamp(text: str) -> Timestamp:
+    """RFC 3339 with at most nine decimals; ValueError if it isn't one."""
+    match = _MOMENT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a timestamp such as 2026-11-27T09:30:00Z")
+    whole = timestamp_of(datetime.fromisoformat(match[1] + match[3].replace("Z", "+00:00")))
+    return Timestamp(whole.ns + int((match[2] or "0").ljust(9, "0")))
+
+
+@define("timestamp(int) timestamp")
+def _timestamp_of_seconds(seconds: int) -> Timestamp:
+    return Timestamp(seconds * _SECOND_NS)
+
+
+@define("int(timestamp) int")
+def _seconds(moment: Timestamp) -> int:
+    return moment.ns // _SECOND_NS
+
+
+@define("string(timestamp) string")
+def _timestamp_text(moment: Timestamp) -> str:
+    seconds, ns = divmod(moment.ns, _SECOND_NS)
+    whole = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
+    return whole + _decimals(ns) + "Z"
+
+
+@define("duration(string) duration")
+def parse_duration(text: str) -> Duration:
+    """Such as 1h30m, -1.5s, 250ms; ValueError if it isn't one."""
+    match = _SPAN.fullmatch(text) if len(text) < 200 else None
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is not a duration such as 1h30m")
+    total = 0
+    for whole, fraction, unit in _SPAN_PART.findall(match[2]):
+        total += int(whole or 0) * _UNIT_NS[unit]
+        total += int(fraction or 0) * _UNIT_NS[unit] // 10 ** len(fraction)
+    return Duration(-total if match[1] == "-" else total)
+
+
+@define("string(duration) string")
+def _duration_text(span: Duration) -> str:
+    seconds, ns = divmod(abs(span.ns), _SECOND_NS)
+    return f"{'-' if span.ns < 0 else ''}{seconds}{_decimals(ns)}s"
+
+
+def _decimals(ns: int) -> str:
+    return f".{ns:09d}".rstrip("0") if ns else ""
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> tzinfo:
+    """An IANA zone, or a fixed offset such as -09:30; ValueError if there is none such."""
+    match = re.fullmatch(r"([+-]?)(\d\d):(\d\d)", name, re.ASCII)
+    if match:
+        span = timedelta(hours=int(match[2]), minutes=int(match[3]))
+        return timezone(-span if match[1] == "-" else span)
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is not a time zone") from error
+
+
+def _local(moment: Timestamp, zone_name: str | None) -> datetime:
+    whole = _EPOCH + timedelta(seconds=moment.ns // _SECOND_NS)
+    return whole if zone_name is None else whole.astimezone(zone(zone_name))
+
+
+def _getter(name: str, read: Callable[[datetime], int]) -> None:
+    def get(moment: Timestamp, zone_name: str | None = None) -> int:
+        return read(_local(moment, zone_name))
+
+    define(f"timestamp::{name}() int", f"timestamp::{name}(string) int")(get)
+
+
+_getter("getFullYear", lambda t: t.year)
+_getter("getMonth", lambda t: t.month - 1)
+_getter("getDate", lambda t: t.day)
+_getter("getDayOfMonth", lambda t: t.day - 1)
+_getter("getDayOfWeek", lambda t: t.isoweekday() % 7)
+_getter("getDayOfYear", lambda t: t.timetuple().tm_yday - 1)
+_getter("getHours", lambda t: t.hour)
+_getter("getMinutes", lambda t: t.minute)
+_getter("getSeconds", lambda t: t.second)
+
+
+@define("timestamp::getMilliseconds() int", "timestamp::getMilliseconds(string) int")
+def _milliseconds(moment: Timestamp, zone_name: str | None = None) -> int:
+    if zone_name is not None:
+        zone(zone_name)
+    return moment.ns % _SECOND_NS // 10**6
+
+
+def _total(name: str, unit_ns: int) -> None:
+    define(f"duration::{name}() int")(lambda span: abs(span.ns) // unit_ns * (-1 if span.ns < 0 else 1))
+
+
+_total("getHours", 3600 * _SECOND_NS)
+_total("getMinutes", 60 * _SECOND_NS)
+_total("getSeconds", _SECOND_NS)
+
+
+@define("duration::getMilliseconds() int")
+def _duration_milliseconds(span: Duration) -> int:
+    """The milliseconds beyond whole seconds, -999..999."""
+    return abs(span.ns) % _SECOND_NS // 10**6 * (-1 if span.ns < 0 else 1)
