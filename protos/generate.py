@@ -17,15 +17,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
-sys.path.insert(0, str(Path(__file__).parent))
 from compatibility import breaking_changes
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 PROTOS = Path(__file__).resolve().parent
 GENERATED = PROTOS.parent / "engine" / "service" / "_generated"
 STORED_DESCRIPTORS = PROTOS.parent / "tests" / "service" / "descriptor_set.binpb"
 PACKAGE = "arbiter/v1"
+_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
 def generate(target: Path) -> FileDescriptorSet:
@@ -52,9 +51,6 @@ def _compile(scratch: Path) -> FileDescriptorSet:
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"--descriptor_set_out={descriptor_file}"]
     subprocess.run([*command, *plugins, *outputs, *protos], check=True)
     return FileDescriptorSet.FromString(descriptor_file.read_bytes())
-
-
-_PLUGINS = ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
 
 
 def _is_wanted(file: Path, descriptors: FileDescriptorSet) -> bool:

@@ -1,0 +1,47 @@
+"""Between protobuf and the engine's own values; nothing else in the engine knows the protobuf classes.
+
+bytes → request                        `parse`
+request → document → Event             `event_document`, `read_request`, `read_outcome_request`, `required_id`
+document → request                     `decide_request`, `record_request`, `outcome_request`
+Decision → message → Decision          `decision_bytes`, `decision_message`, `decision_value`, …
+error → google.rpc.Status              `status_details`
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from engine.service._generated.arbiter.v1 import decision_pb2
+from engine.service.convert.decisions import (
+    assessment_message,
+    decision_bytes,
+    decision_message,
+    decision_value,
+    outcome_reply,
+    record_reply,
+)
+from engine.service.convert.incoming import (
+    event_document,
+    parse,
+    read_outcome_request,
+    read_request,
+    required_id,
+)
+from engine.service.convert.outgoing import decide_request, outcome_request, record_request
+from engine.service.convert.status import status_details, violations_of
+
+_SERVICE = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"]
+SERVICE: str = _SERVICE.full_name
+"""Full name of the service, as health and reflection speak of it."""
+METHODS: dict[str, tuple[type[Message], type[Message]]] = {
+    method.name: (GetMessageClass(method.input_type), GetMessageClass(method.output_type))
+    for method in _SERVICE.methods
+}
+"""Method → (request class, reply class)."""
+
+__all__ = [
+    "METHODS", "SERVICE", "assessment_message", "decide_request", "decision_bytes", "decision_message",
+    "decision_value", "event_document", "outcome_reply", "outcome_request", "parse", "read_outcome_request",
+    "read_request", "record_reply", "record_request", "required_id", "status_details", "violations_of",
+]  # fmt: skip

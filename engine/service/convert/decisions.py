@@ -1,0 +1,211 @@
+"""Decisions, assessments and the replies to what is recorded, as messages and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, cast
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from engine.service._generated.arbiter.v1 import decision_pb2, policy_pb2, profile_pb2
+from engine.service.convert.places import choice_of, time_us, timestamp
+from engine.values import Action, Decision, Measure, Reason, Result, RuleHit, Tier, UserRisk
+
+_MEASURES = choice_of(policy_pb2.MeasureKind.DESCRIPTOR)
+_RESULTS = {Result[word.upper()]: number for number, word in choice_of(policy_pb2.Result.DESCRIPTOR).words.items()}
+_RESULT_OF = {number: result for result, number in _RESULTS.items()}
+
+
+def decision_bytes(decision: Decision) -> bytes:
+    """Decision → the bytes of its reply; texts and order as they are, an absent score stays absent.
+
+    Messages that follow one another merge, so the reply is put together from pieces, and those that recur from
+    decision to decision are serialised once: 30 rule results cost 2 µs so, and 20 µs as messages.
+    """
+    head = decision_pb2.Decision()
+    head.id = decision.id
+    head.tier = cast(policy_pb2.Tier.ValueType, int(decision.tier))
+    head.action = cast(policy_pb2.Action.ValueType, int(decision.action))
+    if decision.score is not None:
+        head.score = decision.score
+    for texts, given in (
+        (head.signals, decision.signals),
+        (head.degraded, decision.degraded),
+        (head.flags, decision.flags),
+    ):
+        texts.extend(given)
+    _set_time(head.decided_at, decision.decided_us)
+    head.dry_run = decision.dry_run
+    if decision.user_risk is not None:
+        _set_risk(head.user_risk, decision.user_risk)
+    head.measures.extend(map(_measure, decision.measures))
+    pieces = [head.SerializeToString(deterministic=True), _program_piece(decision.program)]
+    pieces += [_reason_piece(r.code, r.customer, r.analyst, r.source) for r in decision.reasons]
+    pieces += [_hit_piece(h.rule, h.result, h.failing, h.enforced) for h in decision.hits]
+    return b"".join(pieces)
+
+
+def decision_message(decision: Decision) -> decision_pb2.Decision:
+    """Decision → reply as a message; `decision_bytes` is what a server sends."""
+    return decision_pb2.Decision.FromString(decision_bytes(decision))
+
+
+def decision_value(message: decision_pb2.Decision) -> Decision:
+    """Reply → Decision, for clients and tests; the inverse of `decision_message`."""
+    return Decision(
+        id=message.id,
+        tier=Tier(message.tier),
+        action=Action(message.action),
+        measures=tuple(measure_value(m) for m in message.measures),
+        score=message.score if message.HasField("score") else None,
+        reasons=tuple(Reason(r.code, r.analyst, r.customer, r.source) for r in message.reasons),
+        hits=tuple(hit_value(h) for h in message.hits),
+        signals=tuple(message.signals),
+        degraded=tuple(message.degraded),
+        flags=tuple(message.flags),
+        user_risk=risk_value(message.user_risk) if message.HasField("user_risk") else None,
+        program=message.program.digest,
+        decided_us=time_us(message.decided_at),
+        dry_run=message.dry_run,
+    )
+
+
+def assessment_message(
+    user_id: str,
+    risk: UserRisk | None,
+    *,
+    reasons: Sequence[Reason],
+    measures: Sequence[Measure],
+    hits: Sequence[RuleHit],
+    degraded: Sequence[str],
+    program: str,
+    assessed_us: int,
+    dry_run: bool,
+) -> decision_pb2.Assessment:
+    """How a person stands → reply to AssessUser."""
+    message = decision_pb2.Assessment(
+        user_id=user_id,
+        reasons=[_reason(r.code, r.customer, r.analyst, r.source) for r in reasons],
+        measures=[_measure(m) for m in measures],
+        hits=[_hit(h.rule, h.result, h.failing, h.enforced) for h in hits],
+        degraded=degraded,
+        program=policy_pb2.ProgramRef(digest=program),
+        assessed_at=timestamp(assessed_us),
+        dry_run=dry_run,
+    )
+    if risk is not None:
+        _set_risk(message.user_risk, risk)
+    return message
+
+
+def record_reply(event_id: str, known_us: int, flags: Sequence[str] = ()) -> decision_pb2.RecordReply:
+    """Reply to Record: the event is durable since `known_us`."""
+    return decision_pb2.RecordReply(id=event_id, known_at=timestamp(known_us), flags=flags)
+
+
+def outcome_reply(outcome_id: str, known_us: int, flags: Sequence[str] = ()) -> decision_pb2.RecordOutcomeReply:
+    """Reply to RecordOutcome: the outcome is durable since `known_us`."""
+    return decision_pb2.RecordOutcomeReply(id=outcome_id, known_at=timestamp(known_us), flags=flags)
+
+
+@lru_cache(maxsize=4_096)
+def _reason_piece(code: str, customer: str, analyst: str, source: str) -> bytes:
+    return decision_pb2.Decision(reasons=[_reason(code, customer, analyst, source)]).SerializeToString()
+
+
+@lru_cache(maxsize=16_384)
+def _hit_piece(rule: str, result: Result, failing: int, enforced: bool) -> bytes:
+    return decision_pb2.Decision(hits=[_hit(rule, result, failing, enforced)]).SerializeToString()
+
+
+@lru_cache(maxsize=16)
+def _program_piece(digest: str) -> bytes:
+    return decision_pb2.Decision(program=policy_pb2.ProgramRef(digest=digest)).SerializeToString()
+
+
+def _reason(code: str, customer: str, analyst: str, source: str) -> policy_pb2.Reason:
+    return policy_pb2.Reason(code=code, customer=customer, analyst=analyst, source=source)
+
+
+def _hit(rule: str, result: Result, failing: int, enforced: bool) -> policy_pb2.RuleResult:
+    number = cast(policy_pb2.Result.ValueType, _RESULTS[result])
+    message = policy_pb2.RuleResult(rule=rule, result=number, enforced=enforced)
+    if failing >= 0:
+        message.first_failing = failing
+    return message
+
+
+def _set_time(message: Timestamp, time_us: int) -> None:
+    message.seconds, micros = divmod(time_us, 1_000_000)
+    message.nanos = micros * 1_000
+
+
+def _set_risk(message: profile_pb2.UserRisk, risk: UserRisk) -> None:
+    message.tier = cast(policy_pb2.Tier.ValueType, int(risk.tier))
+    message.reasons.extend(risk.reasons)
+    _set_time(message.since, risk.since_us)
+    if risk.until_us:
+        _set_time(message.until, risk.until_us)
+    message.program.digest = risk.digest
+
+
+def risk_value(message: profile_pb2.UserRisk) -> UserRisk:
+    """Message → UserRisk."""
+    until_us = time_us(message.until) if message.HasField("until") else 0
+    return UserRisk(
+        Tier(message.tier), tuple(message.reasons), time_us(message.since), until_us, message.program.digest
+    )
+
+
+def hit_value(message: policy_pb2.RuleResult) -> RuleHit:
+    """Message → RuleHit; a rule without a failing condition has -1."""
+    failing = message.first_failing if message.HasField("first_failing") else -1
+    return RuleHit(message.rule, _RESULT_OF[message.result], failing, message.enforced)
+
+
+def _measure(measure: Measure) -> policy_pb2.Measure:
+    message = policy_pb2.Measure(source=measure.source, lift=measure.lift)
+    message.kind = cast(policy_pb2.MeasureKind.ValueType, _MEASURES.numbers[measure.kind.lower()])
+    for name, value in measure.parameters.items():
+        _set_parameter(message.parameters[name], name, value)
+    _set_time(message.since, measure.from_us)
+    if measure.until_us:
+        _set_time(message.until, measure.until_us)
+    return message
+
+
+def measure_value(message: policy_pb2.Measure) -> Measure:
+    """Message → Measure."""
+    return Measure(
+        kind=_MEASURES.words[message.kind].upper(),
+        parameters=_parameters(message.parameters),
+        from_us=time_us(message.since),
+        until_us=time_us(message.until) if message.HasField("until") else 0,
+        source=message.source,
+        lift=message.lift,
+    )
+
+
+def _set_parameter(message: policy_pb2.Parameter, name: str, value: Any) -> None:
+    if isinstance(value, bool):
+        message.flag = value
+    elif isinstance(value, int):
+        message.whole = value
+    elif isinstance(value, float):
+        message.number = value
+    elif isinstance(value, str):
+        message.text = value
+    elif isinstance(value, (list, tuple)):
+        message.texts.SetInParent()
+        message.texts.values.extend(value)
+    else:
+        raise TypeError(f"measure parameter {name} is of type {type(value).__name__}, which a reply can't hold")
+
+
+def _parameters(message: Mapping[str, policy_pb2.Parameter]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, parameter in message.items():
+        value = getattr(parameter, parameter.WhichOneof("value") or "text")
+        values[name] = list(value.values) if isinstance(value, policy_pb2.Texts) else value
+    return values
