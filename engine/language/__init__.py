@@ -29,6 +29,7 @@ from engine.language.diagnostics import (
     declared_codes,
     did_you_mean,
 )
+from engine.language.interpret import evaluate, evaluate_expression, outcome
 from engine.language.quantities import UNKNOWN, ExpressionError, Failure, UInt
 from engine.language.reader import Fields, Reader, parse_duration_us, parse_timestamp_us
 from engine.language.source import Listing, Node, Scalar, Table, load_yaml, parse_yaml
@@ -37,6 +38,6 @@ from engine.language.types import Type, parse_type
 __all__ = [
     "UNKNOWN", "Checked", "Diagnostic", "Diagnostics", "DiagnosticsError", "ExpressionError", "Failure", "Fields",
     "Listing", "Located", "Node", "Position", "Reader", "Related", "Scalar", "Schema", "Snippet", "Table", "Type",
-    "UInt", "check", "check_text", "declare_codes", "declared_codes", "did_you_mean", "load_yaml",
-    "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
+    "UInt", "check", "check_text", "declare_codes", "declared_codes", "did_you_mean", "evaluate",
+    "evaluate_expression", "load_yaml", "outcome", "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
 ]  # fmt: skip

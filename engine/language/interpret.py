@@ -1,0 +1,294 @@
+"""The reference evaluator: a plain interpreter over the tree, in both modes.
+
+A sub-expression is a value, UNKNOWN (a declared input is absent) or a Failure (ERROR). Generated code must always give
+what this gives; where they differ, the generated code is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from engine.language.check import Checked
+from engine.language.expression import (
+    Binary,
+    Call,
+    Conditional,
+    Ident,
+    Index,
+    ListNode,
+    Literal,
+    Logic,
+    Macro,
+    MapNode,
+    Message,
+    Name,
+    Node,
+    Select,
+    Unary,
+    parse,
+)
+from engine.language.operators import MISSING, binary, find, item, kind_of, listed, make_map, negative
+from engine.language.quantities import (
+    INT_MAX,
+    INT_MIN,
+    UNKNOWN,
+    Duration,
+    ExpressionError,
+    Failure,
+    Timestamp,
+    inward,
+    outward,
+)
+from engine.language.resolve import Apply, Coalesce, InList, Present, resolve
+from engine.language.truth import FALSE_WINS, TRUE_WINS, combine, negate, strict
+from engine.language.types import DOUBLE, DURATION, TIMESTAMP, Type
+from engine.values import Result
+
+Lists = Mapping[str, Container[Any]]
+Row = Mapping[str, Any]
+_MAX_DEPTH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What names mean: inputs, named lists, macro variables. In a row None is absent; in dynamic mode it is null."""
+
+    values: Row
+    lists: Lists = field(default_factory=dict)
+    row: bool = True
+    local: Mapping[str, Any] = field(default_factory=dict)
+
+
+def evaluate(checked: Checked, row: Row, lists: Lists | None = None) -> Any:
+    """The value of a checked expression for a row: a value, UNKNOWN or a Failure; times are Timestamp and Duration."""
+    return run(checked.tree, Scope(row, lists or {}))
+
+
+def outcome(checked: Checked, row: Row, lists: Lists | None = None) -> tuple[Result, int]:
+    """What becomes of a rule, and the number of its first failing condition; 0 for a hit, which has none.
+
+    It is the first false condition of a MISS, the first unknown one of UNKNOWN, the first failed one of ERROR.
+    """
+    scope = Scope(row, lists or {})
+    values = [run(node, scope) for node in checked.conjuncts]
+    whole = combine(FALSE_WINS, values)
+    if whole is True:
+        return Result.HIT, 0
+    if whole is False:
+        return Result.MISS, next(i for i, v in enumerate(values) if v is False)
+    if whole is UNKNOWN:
+        return Result.UNKNOWN, next(i for i, v in enumerate(values) if v is UNKNOWN)
+    return Result.ERROR, next(i for i, v in enumerate(values) if v is not True)
+
+
+def evaluate_expression(expr: str, bindings: Mapping[str, Any] | None = None, lists: Lists | None = None) -> Any:
+    """Dynamic mode: parse and evaluate; plain Python in and out. ExpressionError for a syntax error and for ERROR.
+
+    uint is `UInt`, a timestamp an aware datetime, a duration a timedelta; a result finer than a µs is an error.
+    """
+    try:
+        values = {name: _admit(value, name) for name, value in (bindings or {}).items()}
+        result = run(resolve(parse(expr), values.__contains__), Scope(values, lists or {}, row=False))
+        if type(result) is Failure:
+            raise ExpressionError(result.reason)
+        return outward(result)
+    except ValueError as error:
+        raise ExpressionError(str(error)) from error
+    except RecursionError:
+        raise ExpressionError("the expression is nested too deeply") from None
+
+
+def _admit(value: Any, name: str, depth: int = 0) -> Any:
+    """A binding as a value of the language, or an ExpressionError that names the place."""
+    if depth > _MAX_DEPTH:
+        raise ExpressionError(f"{name} is nested too deeply")
+    kind = kind_of(value)
+    if kind == "list":
+        return [_admit(part, f"{name}[{i}]", depth + 1) for i, part in enumerate(value)]
+    if kind == "map":
+        return {_admit(k, name, depth + 1): _admit(v, f"{name}[{k!r}]", depth + 1) for k, v in value.items()}
+    if kind == "int" and not INT_MIN <= value <= INT_MAX:
+        raise ExpressionError(f"{name}: {value} doesn't fit into a 64-bit int")
+    if kind == "?" and type(value) not in (datetime, timedelta):
+        raise ExpressionError(f"{name}: a {type(value).__name__} is no value of the rule language")
+    return inward(value)
+
+
+def from_row(value: Any, declared: Type) -> Any:
+    """A row's value as the language sees it: times come as int µs or datetime, doubles may come as int."""
+    if declared == DOUBLE:
+        return float(value) if type(value) is int else value
+    if declared in (TIMESTAMP, DURATION) and type(value) is int:
+        return (Timestamp if declared == TIMESTAMP else Duration)(value * 1000)
+    return inward(value)
+
+
+def to_row(value: Any) -> Any:
+    """A result as a row holds it: times as int µs, rounded down."""
+    return value.ns // 1000 if isinstance(value, Timestamp | Duration) else value
+
+
+# --- nodes ----------------------------------------------------------------------------------------------------------
+
+
+def run(node: Node, scope: Scope) -> Any:
+    """The value of any node."""
+    return _RULES[type(node)](node, scope)
+
+
+def _literal(node: Literal, scope: Scope) -> Any:
+    return node.value
+
+
+def _name(node: Name, scope: Scope) -> Any:
+    if node.local:
+        return scope.local[node.path]
+    value = scope.values.get(node.path)
+    if not scope.row:
+        return value
+    return UNKNOWN if value is None else from_row(value, node.type)
+
+
+def _present(node: Present, scope: Scope) -> bool:
+    return scope.values.get(node.path) is not None or (not scope.row and node.path in scope.values)
+
+
+def _unresolved(node: Ident, scope: Scope) -> Failure:
+    return Failure(f"unknown name `{node.name}`")
+
+
+def _call(node: Call, scope: Scope) -> Failure:
+    return Failure(f"unknown function `{node.function}`")
+
+
+def _message(node: Message, scope: Scope) -> Failure:
+    return Failure(f"`{node.name}` would be a protobuf message, which don't exist here")
+
+
+def _select(node: Select, scope: Scope) -> Any:
+    operand = run(node.operand, scope)
+    if node.test and operand is UNKNOWN:
+        return False
+    special = strict((operand,))
+    if special is not None:
+        return special
+    if kind_of(operand) != "map":
+        return Failure(f"{kind_of(operand)} has no field `{node.field}`")
+    value = find(operand, node.field)
+    if node.test:
+        return value is not MISSING
+    return Failure(f"no key `{node.field}`") if value is MISSING else inward(value)
+
+
+def _index(node: Index, scope: Scope) -> Any:
+    operand, key = run(node.operand, scope), run(node.key, scope)
+    special = strict((operand, key))
+    return item(operand, key) if special is None else special
+
+
+def _unary(node: Unary, scope: Scope) -> Any:
+    operand = run(node.operand, scope)
+    if node.operator == "!":
+        return negate(operand)
+    special = strict((operand,))
+    return negative(operand) if special is None else special
+
+
+def _binary(node: Binary, scope: Scope) -> Any:
+    left, right = run(node.left, scope), run(node.right, scope)
+    special = strict((left, right))
+    return binary(node.operator, left, right) if special is None else special
+
+
+def _logic(node: Logic, scope: Scope) -> Any:
+    return combine(node.operator, (run(operand, scope) for operand in node.operands))
+
+
+def _conditional(node: Conditional, scope: Scope) -> Any:
+    condition = run(node.condition, scope)
+    if condition is True or condition is False:
+        return run(node.then if condition else node.otherwise, scope)
+    special = strict((condition,))
+    return Failure("`?:` needs true or false") if special is None else special
+
+
+def _list(node: ListNode, scope: Scope) -> Any:
+    items = [run(part, scope) for part in node.items]
+    special = strict(items)
+    return items if special is None else special
+
+
+def _map(node: MapNode, scope: Scope) -> Any:
+    pairs = [(run(key, scope), run(value, scope)) for key, value in node.entries]
+    special = strict(part for pair in pairs for part in pair)
+    return make_map(pairs) if special is None else special
+
+
+def _apply(node: Apply, scope: Scope) -> Any:
+    args = [run(arg, scope) for arg in node.args]
+    special = strict(args)
+    return node.function(args) if special is None else special
+
+
+def _in_list(node: InList, scope: Scope) -> Any:
+    value = run(node.value, scope)
+    special = strict((value,))
+    if special is not None:
+        return special
+    entries = scope.lists.get(node.list_name)
+    return Failure(f"unknown list `{node.list_name}`") if entries is None else listed(entries, value)
+
+
+def _coalesce(node: Coalesce, scope: Scope) -> Any:
+    last: Any = None
+    for arg in node.args:
+        value = run(arg, scope)
+        if value is not UNKNOWN and value is not None:
+            return value
+        last = UNKNOWN if UNKNOWN in (value, last) else None
+    return last
+
+
+def _macro(node: Macro, scope: Scope) -> Any:
+    over = run(node.over, scope)
+    special = strict((over,))
+    if special is not None:
+        return special
+    if kind_of(over) not in ("list", "map"):
+        return Failure(f"`{node.kind}` goes over a list or a map, not {kind_of(over)}")
+    items = [inward(part) for part in over]
+    if node.kind in ("all", "exists"):
+        return combine(FALSE_WINS if node.kind == "all" else TRUE_WINS, _bodies(node.body, node, items, scope))
+    chosen = items
+    test = node.where if node.kind == "map" else node.body
+    if test is not None:
+        flags = list(_bodies(test, node, items, scope))
+        special = strict(flag if isinstance(flag, bool) else _no_bool(flag, node.kind) for flag in flags)
+        if special is not None:
+            return special
+        chosen = [part for part, flag in zip(items, flags, strict=True) if flag]
+    if node.kind != "map":
+        return len(chosen) == 1 if node.kind == "exists_one" else chosen
+    results = list(_bodies(node.body, node, chosen, scope))
+    special = strict(results)
+    return results if special is None else special
+
+
+def _bodies(body: Node, node: Macro, items: list[Any], scope: Scope) -> Iterator[Any]:
+    for part in items:
+        yield run(body, replace(scope, local={**scope.local, node.variable: part}))
+
+
+def _no_bool(value: Any, where: str) -> Any:
+    special = strict((value,))
+    return Failure(f"`{where}` needs true or false") if special is None else special
+
+
+_RULES: dict[type[Node], Callable[[Any, Scope], Any]] = {
+    Literal: _literal, Name: _name, Present: _present, Ident: _unresolved, Select: _select, Index: _index,
+    Unary: _unary, Binary: _binary, Logic: _logic, Conditional: _conditional, ListNode: _list, MapNode: _map,
+    Macro: _macro, Call: _call, Message: _message, Apply: _apply, InList: _in_list, Coalesce: _coalesce,
+}  # fmt: skip
