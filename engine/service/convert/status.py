@@ -67,7 +67,7 @@ def _summary(error: BaseException, name: str, request_id: str) -> str:
         first = error.violations[0]
         rest = len(error.violations) - 1
         return f"{first.field}: {first.reason}"[:_MAX_SUMMARY] + f"; and {rest} more, see BadRequest in the details"
-    return str(error)[:_MAX_SUMMARY]
+    return str(error).removeprefix(": ")[:_MAX_SUMMARY]
 
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:

@@ -258,7 +258,7 @@ class RecordReply(_message.Message):
     """The event's id."""
     @_builtins.property
     def known_at(self) -> _timestamp_pb2.Timestamp:
-        """When it became durable. Always set; the same again for a repeated request."""
+        """Server's clock when it took this request; what it took is durable before the reply leaves. Always set."""
 
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -334,7 +334,7 @@ class RecordOutcomeReply(_message.Message):
     """The outcome's id."""
     @_builtins.property
     def known_at(self) -> _timestamp_pb2.Timestamp:
-        """When it became durable. Always set; the same again for a repeated request."""
+        """Server's clock when it took this request; what it took is durable before the reply leaves. Always set."""
 
     @_builtins.property
     def flags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
