@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import exp, log
@@ -42,6 +43,8 @@ class Item:
     function: str
     price_minor: int
     """Price of one piece in minor units of EUR; it ends in 9."""
+    price_level: float
+    """Log ratio of the price to the category's median."""
     seller: str
     fault_rate: float
     """Share of buyers who are let down by it, 0..1."""
@@ -80,7 +83,7 @@ class Tastes:
 
     def liking(self, item: Item) -> float:
         """How well an item suits within its category, 0..1."""
-        gap = log(item.price_minor / 100 / _CATEGORIES[item.category][0]) - self.price_level
+        gap = item.price_level - self.price_level
         fit = exp(-gap * gap / 0.9)
         return fit * (1.0 if item.brand in self.brands else 0.35) * (1.0 if item.style == self.style else 0.6)
 
@@ -115,7 +118,7 @@ class Catalogue:
     def popular(self, rng: Random, category: str) -> Item:
         """An item of a category, popular ones more often."""
         shelf, weights = self._shelves[category]
-        return rng.choices(shelf, cum_weights=weights)[0]
+        return shelf[bisect(weights, rng.random() * weights[-1])]
 
     def liked(self, rng: Random, tastes: Tastes) -> Item:
         """An item that a person comes across and looks at: popular, and mostly to the person's taste."""
@@ -154,7 +157,7 @@ def _item(rng: Random, number: int, brands: dict[str, list[str]], seller_weights
     item_id = f"i-{number + 1:05d}"
     return Item(
         item_id, category, rng.choice(brands[category]), rng.choice(STYLES), rng.choice(_COLOURS),
-        rng.choice(functions), price_minor, f"m-{seller + 1:03d}",
+        rng.choice(functions), price_minor, log(price_minor / 100 / median), f"m-{seller + 1:03d}",
         0.25 if rng.random() < 0.015 else rng.betavariate(2, 50),
         {"id": item_id, "category": category},
     )  # fmt: skip

@@ -23,12 +23,12 @@ class Issuer:
     codes: tuple[float, ...] = (60, 20, 8, 4, 5, 3)
     """Weights of not enough money, do not honour, expired, no such card, over limit, restricted."""
     cvv_wrong: float = 0.012
-    avs: tuple[float, ...] = (84, 6, 3, 7)
+    avs: tuple[float, ...] = (80, 8, 4, 8)
     three_ds: tuple[float, ...] = (45, 8, 1, 46)
 
 
-GENUINE = Issuer(0.035)
-STOLEN = Issuer(0.2, (25, 45, 3, 2, 10, 15), cvv_wrong=0.06, avs=(48, 14, 25, 13), three_ds=(6, 12, 6, 76))
+GENUINE = Issuer(0.045)
+STOLEN = Issuer(0.15, (30, 42, 3, 2, 10, 13), cvv_wrong=0.04, avs=(55, 14, 18, 13), three_ds=(10, 12, 5, 73))
 TESTED = Issuer(0.6, (15, 35, 15, 30, 2, 3), cvv_wrong=0.3, avs=(30, 10, 35, 25), three_ds=(1, 6, 6, 87))
 TAKEN_OVER = Issuer(0.06, avs=(78, 8, 6, 8), three_ds=(10, 16, 4, 70))
 

@@ -6,13 +6,15 @@ import numpy as np
 
 from engine.simulator.people import form_habits, join_household
 from engine.simulator.shopping import life, session
-from engine.simulator.timeline import DAY_S, DAY_US, Script
+from engine.simulator.timeline import DAY_S, DAY_US, Script, seconds_until
 from engine.simulator.world import World
 
 _JOINING = 0.2
 """Share of shoppers whose account is opened within the period."""
-_MEAN_BUYS = 0.4167 * 0.88 * 1.045
-"""Payments per session: buyers' share, less carts left behind, more second tries."""
+_ONCE = 0.16
+"""Share of payments by people who come for one thing and are not seen again."""
+_MEAN_BUYS = 0.4167 * 0.88 * 1.045 * 1.07 * 1.045
+"""Payments per session: buyers' share, less carts left behind, more second tries and things forgotten."""
 
 
 def crowd(world: World) -> Script:
@@ -39,18 +41,41 @@ def _arrive(world: World, mean_gap: float, *, is_new: bool) -> None:
     created_us = None if is_new else int(world.start_us - rng.expovariate(1 / 300) * DAY_US) // 1000 * 1000
     other = world.passer_by(rng) if rng.random() < 0.22 else None
     shopper = world.somebody(rng, other.place if other else None, created_us)
-    form_habits(rng, shopper, max(1, world.config.shoppers // 1_500))
+    shopper.gap_days = mean_gap * rng.lognormvariate(0.18, 0.6)
+    form_habits(rng, shopper, _offices(world))
     if other is not None:
         join_household(rng, shopper, other)
     shopper.known = not is_new
-    shopper.gap_days = mean_gap * rng.lognormvariate(0.18, 0.6)
     world.timeline.start(life(world, shopper))
 
 
 def _mean_gap_days(world: World) -> float:
     """Days between sessions such that the wanted payments per day come out over the period."""
     config = world.config
-    return max(0.3, config.shoppers * 0.82 * _MEAN_BUYS / config.payments_per_day)
+    return max(0.3, config.shoppers * 0.82 * _MEAN_BUYS / (config.payments_per_day * (1 - _ONCE)))
+
+
+def strangers(world: World) -> Script:
+    """People who come for one thing: everything about them is new, and many a basket is dear."""
+    rng = world.rng
+    pause_s = DAY_S / (world.config.payments_per_day * _ONCE) * 0.7 * 0.88 * 1.12
+    while world.open:
+        yield rng.expovariate(1 / pause_s)
+        shopper = world.somebody(rng)
+        form_habits(rng, shopper, _offices(world))
+        if rng.random() < 0.45:
+            shopper.user = None
+        shopper.oddities |= {"stranger"}
+        wanted = world.catalogue.sellable(rng) if rng.random() < 0.35 else None
+        article = wanted or world.catalogue.liked(rng, shopper.tastes)
+        day = int(world.now_us / DAY_US) + 1
+        hour = rng.gauss(shopper.peak_hour, shopper.spread_hours) % 24
+        wait_s = seconds_until(world.now_us, day, hour, shopper.place.zone)
+        world.timeline.start(session(world, shopper, article), wait_s)
+
+
+def _offices(world: World) -> int:
+    return max(1, world.config.shoppers // 1_500)
 
 
 def sales(world: World) -> Script:
@@ -63,5 +88,5 @@ def sales(world: World) -> Script:
         for _ in range(guests):
             somebody = world.passer_by(rng)
             if somebody is not None:
-                world.timeline.start(session(world, somebody, article), rng.expovariate(1 / 700))
+                world.timeline.start(session(world, somebody, article, sale=True), rng.expovariate(1 / 700))
         yield rng.uniform(5, 14) * DAY_S

@@ -80,6 +80,10 @@ class Shopper:
     reviews: float = 0.12
     coupons: float = 0.1
     vpn: float = 0.0
+    forgets: float = 0.03
+    """Share of sessions on which the device can't be recognised (private window, cleared cookies)."""
+    ships_to: Part | None = None
+    """Where parcels go instead of home: a parcel station, the place of work."""
     friends: list[Part] = field(default_factory=list)
     """Addresses that gifts have gone to."""
     trip: tuple[int, Place] | None = None
@@ -133,7 +137,7 @@ def make_shopper(
     }  # fmt: skip
     return Shopper(
         number, place, user, created[0],
-        email=make_email(rng, disposable=rng.random() < 0.012), phone=make_phone(rng, place),
+        email=make_email(rng, disposable=rng.random() < 0.03), phone=make_phone(rng, place),
         address=places.street_address(rng, place),
         devices=[make_device(rng) for _ in range(rng.choices((1, 2, 3), (6, 3, 1))[0])],
         cards=[make_card(rng, place.country) for _ in range(rng.choices((1, 2), (7, 3))[0])],
@@ -153,13 +157,24 @@ def form_habits(rng: Random, shopper: Shopper, offices: int) -> None:
     if rng.random() < 0.3:
         # a few offices and a campus of each city hold most people
         shopper.office_ip = places.office_network(shopper.place, int(offices * rng.random() ** 2))
+    if rng.random() < 0.25:
+        to_work = rng.random() < 0.4
+        shopper.ships_to = (places.street_address if to_work else places.parcel_station)(rng, shopper.place)
+    shopper.forgets = rng.betavariate(1, 12) if rng.random() < 0.96 else 1.0
+    if shopper.forgets == 1.0:
+        odd.add("private_browser")
     if rng.random() < 0.06:
         shopper.peak_hour, shopper.spread_hours = rng.gauss(2, 1.5) % 24, 1.5
         odd.add("night_owl")
     if rng.random() < 0.03:
         shopper.budget *= 4
         odd.add("big_spender")
-    if rng.random() < 0.04:
+    if rng.random() < 0.015:
+        # an office's errands: dear, often, to many addresses, on several cards
+        shopper.gap_days, shopper.gifts, shopper.budget = shopper.gap_days / 4, 0.7, shopper.budget * 1.5
+        shopper.cards = [make_card(rng, shopper.place.country) for _ in range(rng.randint(2, 5))]
+        odd.add("small_business")
+    if rng.random() < 0.06:
         shopper.vpn = rng.uniform(0.3, 1.0)
     if rng.random() < 0.04:
         shopper.cards = [make_card(rng, places.abroad(rng, shopper.place.country).country)]

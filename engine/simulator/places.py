@@ -91,6 +91,13 @@ def street_address(rng: Random, place: Place) -> dict[str, Any]:
     return {"street": street, "city": place.city, "postcode": postcode, "country": place.country}
 
 
+def parcel_station(rng: Random, place: Place) -> dict[str, Any]:
+    """One of a city's few parcel stations, which hundreds of people share as an address."""
+    number = rng.randint(1, 8)
+    postcode = "".join(str(number) if c == "#" else "P" if c == "@" else c for c in place.postcode)
+    return {"street": f"Parcel Station {number}", "city": place.city, "postcode": postcode, "country": place.country}
+
+
 def position(rng: Random, place: Place) -> dict[str, float]:
     """The `geo` part of an event: within a few kilometres of the city's middle."""
     return {

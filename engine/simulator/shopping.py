@@ -10,7 +10,7 @@ from engine.simulator import people, places
 from engine.simulator.catalogue import Item
 from engine.simulator.checkout import pay
 from engine.simulator.people import Part, Shopper
-from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script, seconds_until, zone_offset_s
+from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script, seconds_until, stamp, zone_offset_s
 from engine.simulator.world import Basket, Visit, World, make_visit
 
 _SLOTS = ("home_top", "home_row", "item_similar", "cart_row")
@@ -38,26 +38,34 @@ def _next_session(world: World, shopper: Shopper, *, first: bool = False) -> Scr
     yield seconds_until(world.now_us, day, hour, shopper.place.zone)
 
 
-def session(world: World, shopper: Shopper, wanted: Item | None = None) -> Script:
-    """One session: sign in, look around, perhaps buy. `wanted` is what a sale has drawn them to."""
+def session(world: World, shopper: Shopper, wanted: Item | None = None, *, sale: bool = False) -> Script:
+    """One session: sign in, look around, perhaps buy. `wanted` is what they come for, perhaps in a sale."""
     rng = world.rng
     world.meet(shopper)
-    if shopper.user is not None and shopper.known and rng.random() < 0.012:
+    if shopper.user is not None and shopper.known and rng.random() < 0.02:
         yield from _incident(world, rng, shopper)
     visit = arrive(world, rng, shopper)
-    if wanted is not None:
+    if sale:
         visit.oddities += ("flash_sale",)
     yield from sign_in(world, rng, visit)
     seen = yield from browse(world, rng, visit, rng.expovariate(1 / (3.2 * world.config.browsing + 1e-9)))
     if rng.random() < (0.7 if wanted else shopper.buys):
         yield from _buy(world, rng, visit, seen, wanted)
+        if rng.random() < 0.07:
+            # something was forgotten
+            yield rng.expovariate(1 / 1_500)
+            visit.oddities += ("bought_again",)
+            yield from _buy(world, rng, visit, [], None)
 
 
 def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
     """Where and on what the shopper is today."""
     device = shopper.devices[0] if rng.random() < 0.75 else rng.choice(shopper.devices)
     odd: tuple[str, ...] = tuple(sorted(shopper.oddities))
-    place, ip = shopper.place, shopper.home_ip
+    if rng.random() < shopper.forgets:
+        device = people.Device({**device.part, "id": people.token(rng, "d-")}, "web")
+        odd += ("unrecognised_device",)
+    place, ip, zone = shopper.place, shopper.home_ip, "Etc/UTC" if shopper.forgets == 1 else None
     if shopper.trip and world.now_us > shopper.trip[0]:
         shopper.trip = None
     elif shopper.trip is None and rng.random() < 0.012:
@@ -66,6 +74,7 @@ def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
     if shopper.trip:
         place = shopper.trip[1]
         ip = (places.hotel_network if rng.random() < 0.6 else places.mobile_network)(rng, place)
+        zone = zone or (shopper.place.zone if rng.random() < 0.4 else None)
         odd += ("traveller",)
     elif rng.random() < shopper.vpn:
         exit_country = place.country if rng.random() < 0.4 else places.abroad(rng, place.country).country
@@ -75,7 +84,7 @@ def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
         ip, odd = shopper.office_ip, (*odd, "office")
     elif device.part["type"] == "phone" and rng.random() < 0.35:
         ip = places.mobile_network(rng, place)
-    return make_visit(rng, shopper, place, device, ip, oddities=odd)
+    return make_visit(rng, shopper, place, device, ip, oddities=odd, zone=zone)
 
 
 def _at_work(now_us: int, zone: str) -> bool:
@@ -105,7 +114,9 @@ def sign_in(world: World, rng: Random, visit: Visit, *, slips: float = 0.03) -> 
 def open_account(world: World, rng: Random, visit: Visit) -> None:
     """The account is opened now."""
     shopper = visit.shopper
-    shopper.known = True
+    shopper.known, shopper.created_us = True, world.now_us
+    if shopper.user is not None:
+        shopper.user = visit.head["user"] = {**shopper.user, "account_created": stamp(world.now_us)}
     consent = {
         name: rng.random() < share for name, share in (("marketing", 0.55), ("personalise", 0.8), ("profiling", 0.7))
     }
@@ -193,7 +204,8 @@ def _buy(world: World, rng: Random, visit: Visit, seen: list[Item], wanted: Item
 
 def _ship_to(rng: Random, shopper: Shopper) -> tuple[Part, bool]:
     if rng.random() >= shopper.gifts:
-        return shopper.address, False
+        away = shopper.ships_to is not None and rng.random() < 0.7
+        return (shopper.ships_to if away and shopper.ships_to else shopper.address), False
     if not shopper.friends or rng.random() < 0.5:
         place = shopper.place if rng.random() < 0.6 else rng.choice(places.PLACES)
         shopper.friends = [*shopper.friends[-3:], places.street_address(rng, place)]

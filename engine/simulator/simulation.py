@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.simulator.catalogue import tastes_of
 from engine.simulator.config import SimulatorConfig
-from engine.simulator.crowd import crowd, sales
+from engine.simulator.crowd import crowd, sales, strangers
 from engine.simulator.schemes import start_schemes
 from engine.simulator.world import TruthSink, World
 
@@ -32,6 +32,7 @@ class Simulation:
         """
         self._world = world = World(self.config, self.seed, self._truth)
         world.timeline.start(crowd(world))
+        world.timeline.start(strangers(world))
         world.timeline.start(sales(world))
         start_schemes(world)
         return world.timeline.run(world.outbox)

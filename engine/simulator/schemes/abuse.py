@@ -15,7 +15,7 @@ from engine.simulator.world import Intent, World, make_visit
 
 def refund_abuse(world: World, rng: Random, intent: Intent, size: int) -> Script:
     """An account of some age buys often, and for most of it wants the money back without sending goods back."""
-    shopper = pose(world, rng, disposable=0.05, age_days=rng.uniform(5, 200))
+    shopper = pose(world, rng, 0.9, age_days=rng.uniform(5, 200))
     shopper.budget = rng.uniform(50, 200)
     for _ in range(size):
         visit = make_visit(rng, shopper, shopper.place, shopper.devices[0], shopper.home_ip, intent)
@@ -33,11 +33,11 @@ def refund_abuse(world: World, rng: Random, intent: Intent, size: int) -> Script
 
 def coupon_abuse(world: World, rng: Random, intent: Intent, size: int) -> Script:
     """One household opens account after account for the welcome coupon: same address, mostly same device."""
-    first = pose(world, rng, disposable=0.4)
+    first = pose(world, rng, 0.35)
     one_device = rng.random() < 0.65
     cards = [people.make_card(rng, first.place.country) for _ in range(rng.randint(1, 3))]
     for step in range(size):
-        shopper = first if step == 0 else pose(world, rng, place=first.place, disposable=0.4)
+        shopper = first if step == 0 else pose(world, rng, 0.35, place=first.place)
         shopper.address = first.address
         if one_device:
             shopper.devices = first.devices
@@ -56,11 +56,11 @@ def coupon_abuse(world: World, rng: Random, intent: Intent, size: int) -> Script
 def reseller(world: World, rng: Random, intent: Intent, size: int) -> Script:
     """Buy up one article: large numbers of it, order after order, through a few accounts."""
     article = world.catalogue.sellable(rng)
-    shopper = pose(world, rng, disposable=0.1, age_days=rng.choice((0.0, rng.uniform(1, 90))))
+    shopper = pose(world, rng, 0.8, age_days=rng.choice((0.0, rng.uniform(1, 90))))
     home = shopper.address
     for step in range(size):
         if step and rng.random() < 0.4:
-            shopper = pose(world, rng, place=shopper.place, disposable=0.2, device=shopper.devices[0])
+            shopper = pose(world, rng, 0.7, place=shopper.place, device=shopper.devices[0])
             shopper.address = home
         visit = make_visit(rng, shopper, shopper.place, shopper.devices[0], shopper.home_ip, intent)
         yield from enter(world, rng, visit)

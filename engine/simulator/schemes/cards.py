@@ -6,70 +6,86 @@ from random import Random
 
 from engine.simulator import people, places
 from engine.simulator.checkout import STOLEN, TESTED, pay
-from engine.simulator.schemes.guise import billed, come, elsewhere, enter, hide, pick, pose
-from engine.simulator.shopping import browse
+from engine.simulator.schemes.guise import (
+    aged,
+    billed,
+    come,
+    drop,
+    enter,
+    hide,
+    lie_low,
+    pose,
+    shop,
+    talent,
+    voucher,
+)
 from engine.simulator.timeline import HOUR_S, Script
 from engine.simulator.world import Basket, Intent, World
 
 
 def card_testing(world: World, rng: Random, intent: Intent, size: int) -> Script:
-    """Many small payments with ever new cards on one device; a third takes its time and changes devices.
+    """Many small payments with ever new cards on one device; the skilled take hours and change their guise.
 
     A card that works is sometimes spent at once on something dear.
     """
-    patient = rng.random() < 0.35
-    shopper = pose(world, rng, guest=0.6, disposable=0.35)
-    visit = come(rng, shopper, hide(rng, shopper.place), intent)
+    skill = talent(rng)
+    patient = skill > 0.6
+    shopper = pose(world, rng, skill, guest=0.6)
+    visit = come(rng, shopper, hide(rng, shopper.place, skill), intent)
     yield from enter(world, rng, visit)
-    same = people.make_card(rng, shopper.place.country)["bin"] if rng.random() < 0.6 else None
+    bin_ = people.make_card(rng, shopper.place.country)["bin"] if rng.random() < 0.6 else None
     for _ in range(size):
-        card = people.make_card(rng, shopper.place.country, same)
+        card = people.make_card(rng, shopper.place.country, bin_)
         basket: Basket = ((world.catalogue.cheap(rng), 1),)
         worked = yield from pay(world, rng, visit, basket, card, shopper.address, TESTED)
-        if worked and rng.random() < 0.06:
-            basket, steps = pick(world, rng, visit, most=1)
-            yield from steps
-            yield from pay(world, rng, visit, basket, card, elsewhere(rng, shopper.place), STOLEN)
-        yield rng.uniform(600, 3 * HOUR_S) if patient else rng.uniform(4, 70)
-        if patient and rng.random() < 0.3:
-            shopper.devices = [people.make_device(rng)]
-            visit = come(rng, shopper, hide(rng, shopper.place), intent)
+        if worked and rng.random() < 0.1:
+            basket = yield from shop(world, rng, visit, 0.0)
+            yield from pay(world, rng, visit, basket, card, drop(rng, shopper.place), STOLEN)
+        yield rng.uniform(900, 4 * HOUR_S) if patient else rng.uniform(4, 70)
+        if patient and rng.random() < skill:
+            shopper = pose(world, rng, skill, guest=0.8, place=shopper.place)
+            visit = come(rng, shopper, hide(rng, shopper.place, skill), intent)
+            yield from enter(world, rng, visit)
 
 
 def stolen_card(world: World, rng: Random, intent: Intent, size: int) -> Script:
-    """One large purchase by a guest or a fresh account; the network often is in another country than the card."""
-    shopper = pose(world, rng, guest=0.5, disposable=0.2)
-    victim = shopper.place if rng.random() < 0.6 else places.abroad(rng, shopper.place.country)
+    """One large purchase by a guest or an unused account; the network often is in another country than the card."""
+    skill = talent(rng)
+    shopper = pose(world, rng, skill, guest=0.5, age_days=aged(rng, skill))
+    near = rng.random() < 0.4 + 0.6 * skill
+    victim = shopper.place if near else places.abroad(rng, shopper.place.country)
     card = people.make_card(rng, victim.country)
-    visit = come(rng, shopper, hide(rng, victim), intent)
+    visit = come(rng, shopper, hide(rng, victim, skill), intent)
     yield from enter(world, rng, visit)
-    yield from browse(world, rng, visit, rng.expovariate(0.5))
+    yield from lie_low(world, rng, visit, skill)
     for _ in range(size):
-        basket, steps = pick(world, rng, visit)
-        yield from steps
-        drop = elsewhere(rng, shopper.place)
-        holder = drop if rng.random() < 0.35 else places.street_address(rng, victim)
-        yield from pay(world, rng, visit, basket, card, drop, STOLEN, billing=billed(holder))
+        basket = yield from shop(world, rng, visit, skill)
+        to = drop(rng, shopper.place)
+        billing = billed(rng, places.street_address(rng, victim), to, skill)
+        yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=voucher(rng, skill))
 
 
 def velocity_spree(world: World, rng: Random, intent: Intent, size: int) -> Script:
     """One stolen card spent within hours through several accounts at several sellers, until it is stopped."""
-    first = pose(world, rng)
-    place, card = first.place, people.make_card(rng, first.place.country)
-    device, holder, hiding = first.devices[0], first.address, hide(rng, first.place)
-    drop = elsewhere(rng, place)
+    skill = talent(rng)
+    shopper = pose(world, rng, skill)
+    place, card, device = shopper.place, people.make_card(rng, shopper.place.country), shopper.devices[0]
+    to, holder, hiding = drop(rng, place), shopper.address, hide(rng, place, skill)
     refused = 0
     for step in range(size):
         if step == 0 or rng.random() < 0.6:
-            shopper = first if step == 0 else pose(world, rng, place=place, guest=0.25, device=device)
-            if rng.random() < 0.4:
-                shopper.devices, hiding = [people.make_device(rng)], hide(rng, place)
+            if step:
+                shopper = pose(world, rng, skill, place=place, guest=0.25, device=device)
+            if rng.random() < 0.2 + 0.6 * skill:
+                shopper.devices, hiding = [people.make_device(rng)], hide(rng, place, skill)
             visit = come(rng, shopper, hiding, intent)
             yield from enter(world, rng, visit)
-        basket, steps = pick(world, rng, visit)
-        yield from steps
-        bought = yield from pay(world, rng, visit, basket, card, drop, STOLEN, billing=billed(holder))
+        basket = yield from shop(world, rng, visit, skill)
+        billing = billed(rng, holder, to, skill)
+        bought = yield from pay(
+            world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=voucher(rng, skill)
+        )
         refused += bought is None
         if refused > 2:
             return
-        yield rng.expovariate(1 / (25 * 60))
+        yield rng.expovariate(1 / ((10 + 90 * skill) * 60))
