@@ -14,6 +14,17 @@ Read a file, check the conditions in it, fail once with every mistake:
         checked = check(when, schema, diagnostics) if when else None
     diagnostics.raise_if_failed()                       # DiagnosticsError (a PolicyError); its text is for people
 
+Evaluate, many times:
+
+    program = compile_rows([checked, …], lists)         # lists: name → anything that answers `in`
+    found = program.evaluate(row)                       # row: dotted name → value; absent or None is UNKNOWN
+    found.results[i], found.failing[i], found.notable   # Result as int, first failing condition, rules that didn't miss
+    value = compile_value(checked)(row)                 # one expression: a value, UNKNOWN or a Failure (ERROR)
+
+A row's timestamps are int µs (or aware datetimes), a double may come as int. `evaluate(checked, row)` and
+`outcome(checked, row)` are the reference that the generated code is proven equal to; `evaluate_expression(text,
+bindings)` is the dynamic mode. `checked.conjunct_text(i)` is a condition as it was written.
+
 Another room's own mistakes: `CODES = declare_codes({"E401": "…"})` once, a page docs/errors/E401.md, and then
 `rule.mistake("E401", message, key="when", hint=…)`, or `diagnostics.error("E401", message, node.position(), …)`.
 """
@@ -32,12 +43,14 @@ from engine.language.diagnostics import (
 from engine.language.interpret import evaluate, evaluate_expression, outcome
 from engine.language.quantities import UNKNOWN, ExpressionError, Failure, UInt
 from engine.language.reader import Fields, Reader, parse_duration_us, parse_timestamp_us
+from engine.language.rows import RowProgram, RowResult, compile_rows, compile_value
 from engine.language.source import Listing, Node, Scalar, Table, load_yaml, parse_yaml
 from engine.language.types import Type, parse_type
 
 __all__ = [
     "UNKNOWN", "Checked", "Diagnostic", "Diagnostics", "DiagnosticsError", "ExpressionError", "Failure", "Fields",
-    "Listing", "Located", "Node", "Position", "Reader", "Related", "Scalar", "Schema", "Snippet", "Table", "Type",
-    "UInt", "check", "check_text", "declare_codes", "declared_codes", "did_you_mean", "evaluate",
-    "evaluate_expression", "load_yaml", "outcome", "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
+    "Listing", "Located", "Node", "Position", "Reader", "Related", "RowProgram", "RowResult", "Scalar", "Schema",
+    "Snippet", "Table", "Type", "UInt", "check", "check_text", "compile_rows", "compile_value", "declare_codes",
+    "declared_codes", "did_you_mean", "evaluate", "evaluate_expression", "load_yaml", "outcome",
+    "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
 ]  # fmt: skip

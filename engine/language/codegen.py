@@ -1,0 +1,421 @@
+"""Turns typed expressions into Python text: the part of the row backend that knows values, not rules.
+
+An operand becomes a Python expression plus the variables that must be known for it (`Code`). Operators that need all
+their operands become one plain expression behind one test of these; `&&`, `||`, `?:` and `coalesce` become statements
+that leave their value, or UNKNOWN, in a variable. ERROR is an exception in generated code: whoever runs it asks the
+interpreter again, which knows the reason. What is not worth generating calls the interpreter for that node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from engine.language.expression import (
+    Binary,
+    Conditional,
+    ListNode,
+    Literal,
+    Logic,
+    Name,
+    Node,
+    Select,
+    Unary,
+)
+from engine.language.functions import Overload
+from engine.language.functions_texts import regex
+from engine.language.interpret import Lists, Scope, from_row, run
+from engine.language.operators import binary, double_divide, equals, int_divide, int_remainder, negative
+from engine.language.quantities import INT_MAX, INT_MIN, UNKNOWN, ExpressionError, Failure
+from engine.language.resolve import Apply, Coalesce, InList, Present
+from engine.language.truth import negate
+from engine.language.types import (
+    BOOL,
+    BYTES,
+    DOUBLE,
+    DURATION,
+    DYN,
+    INT,
+    NULL,
+    NUMBERS,
+    STRING,
+    TIMESTAMP,
+    UINT,
+    Type,
+)
+
+ABSENT = float("nan")
+"""Stands in a variable for an absent number: every comparison with it is false, so only the false road asks `is`."""
+_SCALARS = frozenset({BOOL, INT, UINT, DOUBLE, STRING, BYTES, TIMESTAMP, DURATION})
+_TEXT_METHODS = {"startsWith": "{0}.startswith({1})", "endsWith": "{0}.endswith({1})", "contains": "({1} in {0})"}
+_INT_OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
+
+
+def _in_range(value: int) -> int:
+    if INT_MIN <= value <= INT_MAX:
+        return value
+    raise ExpressionError("64-bit overflow")
+
+
+def _sound(value: Any) -> Any:
+    """The value, unless it is ERROR."""
+    if type(value) is Failure:
+        raise ExpressionError(value.reason)
+    return value
+
+
+BUILTINS: dict[str, Any] = {
+    "UNKNOWN": UNKNOWN, "ABSENT": ABSENT, "sound": _sound, "run": run, "Scope": Scope, "from_row": from_row,
+    "binary": binary, "equals": equals, "negate": negate, "negative": negative,
+    "divide": int_divide, "remainder": int_remainder, "ratio": double_divide,
+    "add": lambda a, b: _in_range(a + b), "subtract": lambda a, b: _in_range(a - b),
+    "multiply": lambda a, b: _in_range(a * b),
+}  # fmt: skip
+"""What generated code may call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A Python expression, and the variables that must be known before it may be evaluated.
+
+    `quiet`: with an unknown variable it is just false, without an exception. `denied`: it stands for `not text`.
+    """
+
+    text: str
+    needs: tuple[str, ...] = ()
+    quiet: bool = False
+    denied: bool = False
+
+
+@dataclass(slots=True)
+class Generator:
+    """Collects statements, variables for inputs, and constants for one generated function."""
+
+    lists: Lists
+    lines: list[str] = field(default_factory=list)
+    depth: int = 1
+    inputs: dict[str, tuple[str, Type]] = field(default_factory=dict)
+    floats: set[str] = field(default_factory=set)
+    constants: dict[str, Any] = field(default_factory=dict)
+    markers: dict[str, str] = field(default_factory=dict)
+    temporaries: int = 0
+
+    # --- text
+
+    def emit(self, line: str) -> None:
+        """One statement at the present depth."""
+        self.lines.append("\t" * self.depth + line)
+
+    def block(self, head: str, body: Callable[[], None]) -> None:
+        """A compound statement; an empty body becomes `pass`."""
+        self.emit(head)
+        self.depth += 1
+        before = len(self.lines)
+        body()
+        if len(self.lines) == before:
+            self.emit("pass")
+        self.depth -= 1
+
+    def constant(self, value: Any) -> str:
+        """A name for a value that generated code can't spell."""
+        for name, known in self.constants.items():
+            if known is value:
+                return name
+        name = f"k{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+    def temporary(self) -> str:
+        """A fresh variable whose absence is the object UNKNOWN."""
+        self.temporaries += 1
+        name = f"t{self.temporaries}"
+        self.markers[name] = "UNKNOWN"
+        return name
+
+    def is_unknown(self, needs: Iterable[str]) -> str:
+        """A test that some of these variables are unknown."""
+        return " or ".join(f"{name} is {self.markers[name]}" for name in needs)
+
+    def is_known(self, needs: Iterable[str]) -> str:
+        """A test that all of these variables are known."""
+        return " and ".join(f"{name} is not {self.markers[name]}" for name in needs)
+
+    def loads(self) -> list[str]:
+        """The statements that fetch every input once."""
+        lines = ["\tget = row.get"]
+        for path, (name, kind) in self.inputs.items():
+            if kind in NUMBERS:
+                lines += [f"\t{name} = get({path!r})", f"\tif {name} is None: {name} = ABSENT"]
+                if name in self.floats:
+                    lines.append(f"\telif {name}.__class__ is int: {name} = float({name})")
+            else:
+                lines.append(f"\t{name} = get({path!r})")
+                if kind in (TIMESTAMP, DURATION, DYN):
+                    lines.append(f"\tif {name} is not None: {name} = from_row({name}, {self.constant(kind)})")
+        return lines
+
+    # --- nodes
+
+    def code(self, node: Node) -> Code:
+        """A node as an expression; statements that it needs first are emitted."""
+        match node:
+            case Literal():
+                return Code(self.literal(node.value))
+            case Name() if not node.local:
+                return self.name(node)
+            case Present():
+                name = self.name(Name(node.path, type=node.type)).text
+                return Code(f"({name} is not {self.markers[name]})")
+            case Select() if node.test and isinstance(node.operand, Name) and node.operand.type.name == "map":
+                name = self.name(node.operand).text
+                return Code(f"({name} is not None and {node.field!r} in {name})")
+            case Select() if _plain_field(node):
+                code = self.code(node.operand)
+                return Code(f"{code.text}[{node.field!r}]", code.needs)
+            case Unary():
+                return self.unary(node)
+            case Binary():
+                return self.binary(node)
+            case InList():
+                return self.in_list(node)
+            case Apply():
+                return self.apply(node)
+            case Logic() | Conditional() | Coalesce():
+                return self.held(node)
+        return self.interpreted(node)
+
+    def floating(self, node: Node) -> Code:
+        """A node used for more than a comparison: a double that came as int must become one."""
+        code = self.code(node)
+        if isinstance(node, Name) and node.type == DOUBLE and not node.local:
+            self.floats.add(code.text)
+        return code
+
+    def literal(self, value: Any) -> str:
+        """A constant as Python text."""
+        if value is None or type(value) in (bool, str, bytes):
+            return repr(value)
+        if type(value) is int or (type(value) is float and math.isfinite(value)):
+            return f"({value!r})" if value < 0 or str(value).startswith("-") else repr(value)
+        return self.constant(value)
+
+    def name(self, node: Name) -> Code:
+        """An input's variable."""
+        if node.path not in self.inputs:
+            name = f"v{len(self.inputs)}"
+            self.inputs[node.path] = (name, node.type)
+            self.markers[name] = "ABSENT" if node.type in NUMBERS else "None"
+        name, kind = self.inputs[node.path]
+        return Code(name, (name,), quiet=kind == BOOL)
+
+    def unary(self, node: Unary) -> Code:
+        """`!` and `-`."""
+        if node.operator == "!":
+            inner = self.code(node.operand)
+            if node.operand.type == BOOL:
+                return Code(inner.text, inner.needs, inner.quiet, not inner.denied)
+            return Code(f"sound(negate({inner.text}))", inner.needs)
+        inner = self.floating(node.operand)
+        if node.type == DOUBLE:
+            return Code(f"(-{plain(inner)})", inner.needs)
+        return Code(f"sound(negative({plain(inner)}))", inner.needs)
+
+    def binary(self, node: Binary) -> Code:
+        """Arithmetic, comparison, `in`; what Python does alike for the types at hand is left to Python."""
+        left_type, right_type, operator = node.left.type, node.right.type, node.operator
+        same = left_type == right_type and left_type in _SCALARS
+        if operator in ("<", "<=", ">", ">=", "==", "!=") and same:
+            return self.comparison(node)
+        if operator == "in":
+            fast = self.membership(node)
+            if fast is not None:
+                return fast
+        left, right = self.floating(node.left), self.floating(node.right)
+        needs = union(left, right)
+        a, b = plain(left), plain(right)
+        if same and left_type == INT and operator in _INT_OPERATORS:
+            return Code(f"{_INT_OPERATORS[operator]}({a}, {b})", needs)
+        if same and left_type == DOUBLE and operator in "+-*/":
+            return Code(f"ratio({a}, {b})" if operator == "/" else f"({a} {operator} {b})", needs)
+        if same and operator == "+" and left_type in (STRING, BYTES):
+            return Code(f"({a} + {b})", needs)
+        if operator in ("==", "!="):
+            return Code(f"equals({a}, {b})", needs, denied=operator == "!=")
+        return Code(f"sound(binary({operator!r}, {a}, {b}))", needs)
+
+    def comparison(self, node: Binary) -> Code:
+        """Two values of one scalar type. With ABSENT numbers, and with None == constant, it is quietly false."""
+        left, right = self.code(node.left), self.code(node.right)
+        numbers = node.left.type in NUMBERS
+        simple = all(isinstance(side, Name | Literal) for side in (node.left, node.right))
+        constant = isinstance(node.left, Literal) or isinstance(node.right, Literal)
+        needs = union(left, right)
+        quiet = simple and bool(needs) and (numbers or (constant and node.operator in ("==", "!=")))
+        operator = "==" if node.operator == "!=" else node.operator
+        return Code(f"({plain(left)} {operator} {plain(right)})", needs, quiet, node.operator == "!=")
+
+    def membership(self, node: Binary) -> Code | None:
+        """`in` a constant list, or a list of texts; None where Python's `in` would mean something else."""
+        kind = node.left.type
+        right = node.right
+        if kind not in (STRING, INT, DOUBLE) or right.type.args[:1] != (kind,):
+            return None
+        if isinstance(right, ListNode) and all(isinstance(item, Literal) for item in right.items):
+            left = self.code(node.left)
+            constant = self.constant(frozenset(item.value for item in right.items if isinstance(item, Literal)))
+            return Code(f"({plain(left)} in {constant})", left.needs, isinstance(node.left, Name))
+        if kind == STRING and right.type.name in ("list", "map"):
+            left, other = self.code(node.left), self.code(right)
+            return Code(f"({plain(left)} in {plain(other)})", union(left, other))
+        return None
+
+    def in_list(self, node: InList) -> Code:
+        """Membership in a named list."""
+        entries = self.lists.get(node.list_name)
+        value = self.floating(node.value)
+        if entries is None:
+            return self.interpreted(node)
+        quiet = isinstance(node.value, Name) and isinstance(entries, frozenset | set | dict)
+        return Code(f"({plain(value)} in {self.constant(entries)})", value.needs, quiet)
+
+    def apply(self, node: Apply) -> Code:
+        """A function: the one form that fits the static types, or a choice at run time."""
+        args = [self.floating(arg) for arg in node.args]
+        needs = union(*args)
+        texts = [plain(arg) for arg in args]
+        name, types = node.function.name, [arg.type for arg in node.args]
+        if types == [STRING, STRING] and name in _TEXT_METHODS:
+            return Code(_TEXT_METHODS[name].format(*texts), needs)
+        if name == "size" and types[0] != DYN:
+            return Code(f"len({texts[0]})", needs)
+        if name == "matches" and isinstance(node.args[1], Literal):
+            search = self.constant(regex(node.args[1].value).search)
+            return Code(f"({search}({texts[0]}) is not None)", needs)
+        form = _static_form(node.function.overloads, types)
+        if form is not None:
+            return Code(f"{self.constant(form.run)}({', '.join(texts)})", needs)
+        return Code(f"sound({self.constant(node.function)}(({', '.join(texts)},)))", needs)
+
+    def interpreted(self, node: Node) -> Code:
+        """Anything else, by the interpreter."""
+        name = self.temporary()
+        self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
+        return Code(name, (name,))
+
+    # --- statements
+
+    def held(self, node: Node) -> Code:
+        """A node whose value, or UNKNOWN, statements leave in a variable."""
+        name = self.temporary()
+        self.assign(name, node)
+        return Code(name, (name,))
+
+    def assign(self, name: str, node: Node) -> None:
+        """Statements that leave the node's value, or UNKNOWN, in a variable."""
+        match node:
+            case Logic():
+                self.assign_logic(name, node)
+            case Conditional():
+                self.assign_conditional(name, node)
+            case Coalesce():
+                self.assign_coalesce(name, node)
+            case _:
+                code = self.code(node)
+                unknown = self.is_unknown(code.needs)
+                self.emit(f"{name} = UNKNOWN if {unknown} else {plain(code)}" if unknown else f"{name} = {plain(code)}")
+
+    def assign_logic(self, name: str, node: Logic) -> None:
+        """Operands in order until one decides; an unknown one is remembered."""
+        decides = "False" if node.operator == "&&" else "True"
+        if any(operand.type != BOOL for operand in node.operands):
+            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
+            return
+        unknown = self.temporary()
+        self.emit(f"{unknown} = False")
+        self.operand(name, unknown, node.operands[0])
+        for operand in node.operands[1:]:
+            self.block(f"if {name} is not {decides}:", partial(self.operand, name, unknown, operand))
+        self.emit(f"if {unknown} and {name} is not {decides}: {name} = UNKNOWN")
+
+    def operand(self, name: str, unknown: str, node: Node) -> None:
+        """One operand of `&&` or `||`; that it was unknown is remembered."""
+        self.assign(name, node)
+        self.emit(f"if {name} is UNKNOWN: {unknown} = True")
+
+    def assign_conditional(self, name: str, node: Conditional) -> None:
+        """Only the chosen branch is evaluated."""
+        condition = self.temporary()
+        if node.condition.type != BOOL:
+            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
+            return
+        self.assign(condition, node.condition)
+        self.block(f"if {condition} is True:", lambda: self.assign(name, node.then))
+        self.block(f"elif {condition} is False:", lambda: self.assign(name, node.otherwise))
+        self.emit(f"else: {name} = UNKNOWN")
+
+    def assign_coalesce(self, name: str, node: Coalesce) -> None:
+        """Operands in order until one is there."""
+        if any(arg.type in (DYN, NULL) for arg in node.args):
+            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
+            return
+        self.assign(name, node.args[0])
+        for arg in node.args[1:]:
+            self.block(f"if {name} is UNKNOWN:", partial(self.assign, name, arg))
+
+    # --- conditions
+
+    def condition(self, node: Node) -> Code:
+        """A condition of a rule: also `a || b` and `!a && !b` of quiet parts are quiet, and true without all inputs.
+
+        Only a rule's ifs may use such code: they ask whether it holds before they ask whether inputs are there.
+        """
+        if isinstance(node, Logic):
+            wanted = node.operator == "&&"
+            if all(_may_be_quiet(operand) for operand in node.operands):
+                parts = [self.condition(operand) for operand in node.operands]
+                if all(part.quiet and part.denied is wanted for part in parts):
+                    return Code(f"({' or '.join(part.text for part in parts)})", union(*parts), True, wanted)
+        return self.code(node)
+
+
+def _plain_field(node: Select) -> bool:
+    """A field of a map input whose values Python may use as they are."""
+    kind = node.operand.type
+    known = kind.name == "map" and kind.args[1] in (STRING, INT, BOOL) and not node.test
+    return known and isinstance(node.operand, Name) and not node.operand.local
+
+
+def _may_be_quiet(node: Node) -> bool:
+    """Whether making its code emits no statements."""
+    if isinstance(node, Unary) and node.operator == "!":
+        return _may_be_quiet(node.operand)
+    if isinstance(node, Logic):
+        return all(map(_may_be_quiet, node.operands))
+    simple = (Name, Literal)
+    if isinstance(node, Binary):
+        listed = isinstance(node.right, ListNode) and all(isinstance(item, Literal) for item in node.right.items)
+        return isinstance(node.left, simple) and (listed or isinstance(node.right, simple))
+    return isinstance(node, simple) or (isinstance(node, InList) and isinstance(node.value, simple))
+
+
+def plain(code: Code) -> str:
+    """The expression itself, with its denial written out."""
+    return f"(not {code.text})" if code.denied else code.text
+
+
+def union(*codes: Code) -> tuple[str, ...]:
+    """All needed variables, each once."""
+    return tuple(dict.fromkeys(name for code in codes for name in code.needs))
+
+
+def _static_form(forms: list[Overload], types: list[Type]) -> Overload | None:
+    """The form that the run-time choice would take for values of these static types; None if they don't tell."""
+    if DYN in types:
+        return None
+    return next(
+        (f for f in forms if len(f.params) == len(types) and all(
+            p.name in (t.name, "dyn") for p, t in zip(f.params, types, strict=True))), None,
+    )  # fmt: skip
