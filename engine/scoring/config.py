@@ -1,0 +1,72 @@
+"""What `arbiter train` is told: which rows, which features, how, and what for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.scoring.codec import DAY_US, Span, decode
+from engine.scoring.manifest import Booster
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names of the columns beside the features."""
+
+    time: str = "event_time"
+    """When it happened: a timestamp, or int64 microseconds."""
+    label: str = "label"
+    """1 or true is fraud, 0 or false is good, null is neither (or not known yet)."""
+    label_known: str = "label_known"
+    """When the label was known: a timestamp, or int64 microseconds; null is never."""
+    group: str = "group"
+    """Whose payment it is (card or customer), of any type; null is nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What to train, from which rows, and how. Readable from YAML with `read_config`."""
+
+    name: str
+    version: str
+    event_kind: str
+    features: tuple[str, ...]
+    window: Span
+    """Event times to learn from."""
+    delay_days: float = 7.0
+    """How long after the event its label is usually known."""
+    calibrate: Span | None = None
+    """A later window to calibrate on. Without it, training rows are used, each scored by a model that never saw it."""
+    test: Span | None = None
+    """A window to measure on; it must begin at the cut-off or later."""
+    cut_off_us: int = 0
+    """Labels known after it are not seen; 0 = end of the last learning window + delay."""
+    columns: Columns = field(default_factory=Columns)
+    booster: Booster = field(default_factory=Booster)
+    monotone: dict[str, int] = field(default_factory=dict)
+    """Feature → 1 or -1: the score never falls, or never rises, as the feature grows."""
+    seed: int = 0
+    threads: int = 1
+    folds: int = 7
+    """Blocks of time for calibration without a window of its own."""
+    parity_rows: int = 300
+    alerts_per_day: int = 100
+    """k of card precision@k."""
+    leave_out_compromised: bool = True
+    """Leave test rows out whose card was already known as defrauded."""
+    definitions_digest: str = ""
+    label: str = "fraud: a fraud outcome known at the cut-off; good: let through, and none"
+    intended_use: str = "Orders and prices the fraud risk of one event at decision time."
+    limits: tuple[str, ...] = (
+        "Learnt from what was let through; says nothing about what was always declined.",
+        "Not for decisions about a person without an event, and not for setting prices.",
+    )
+
+    @property
+    def cut_off(self) -> int:
+        """The cut-off that is in force, µs."""
+        return self.cut_off_us or (self.calibrate or self.window).end_us + round(self.delay_days * DAY_US)
+
+
+def read_config(data: bytes, file: str) -> TrainConfig:
+    """A training configuration from YAML; ModelError shows every mistake with its place in `file`."""
+    return decode(TrainConfig, data, file)
