@@ -47,6 +47,9 @@ class Settings(BaseModel):
     deadline_ms: float = Field(1_000, gt=0, le=60_000, description="deadline of a call that brings none, milliseconds")
     gather_ms: float = Field(2.0, ge=0, le=100, description="how long a commit waits for others, milliseconds")
     drain_s: float = Field(10, ge=0, le=600, description="how long calls in flight may take after SIGTERM, seconds")
+    clock: Literal["wall", "event"] = Field(
+        "wall", description="what time it is: the wall's, or each event's own time to replay history"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe log line written")
     log_format: Literal["json", "text"] = Field("json", description="log lines for machines or for people")
     metrics_port: int = Field(0, ge=0, le=65535, description="Prometheus metrics over HTTP on loopback; 0 is off")
@@ -96,12 +99,12 @@ def read_settings(
     A flag that is None was not given.
     """
     folder = Path(folder).resolve()
-    variables = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k not in _FOR_TESTS}
+    env = {k[len(PREFIX) :].lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k not in _FOR_TESTS}
     given: dict[str, _Given] = {}
     wrong: list[str] = []
     for found in (
         *_in_file(folder / FILE),
-        *(_Given(n, v, f"{PREFIX}{n.upper()} in the environment") for n, v in variables.items()),
+        *(_Given(n, v, f"{PREFIX}{n.upper()} in the environment") for n, v in env.items()),
         *(_Given(n, v, f"{n} on the command line") for n, v in (flags or {}).items() if v is not None),
     ):
         if found.name in _NAMES:

@@ -1,0 +1,217 @@
+"""The methods of `DecisionService`: bytes in, one protobuf parse, one engine call, one build, bytes out.
+
+Each method is a plain function behind one boundary (`Boundary.guard`), which sheds, keeps the deadline, measures, and
+turns errors into statuses. gRPC's own interceptors, deserialisers and serialisers would cost more for the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, Protocol, cast
+
+import grpc
+import grpc.aio
+import structlog
+
+from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Overloaded, Violation
+from engine.service import convert
+from engine.service.metrics import Metrics
+from engine.service.tracing import Handler, Tracing
+from engine.settings import Settings
+from engine.values import Decision, Event, Measure, Reason, RuleHit, UserRisk
+
+Method = Callable[[bytes, float], Awaitable[bytes]]
+"""(request body, deadline on the loop's clock) → reply body."""
+Context = grpc.aio.ServicerContext[bytes, bytes]
+_DECIDE, _RECORD, _RECORD_OUTCOME, _ASSESS_USER, _GET_DECISION = (
+    cast(Any, convert.METHODS[name][0]) for name in ("Decide", "Record", "RecordOutcome", "AssessUser", "GetDecision")
+)
+"""The request classes; only `convert` knows what they are."""
+REPLY_S = 0.001
+"""What of a caller's deadline is kept for the reply's way back, seconds."""
+
+
+class Assessment(Protocol):
+    """How a person stands."""
+
+    risk: UserRisk | None
+    reasons: Sequence[Reason]
+    measures: Sequence[Measure]
+    hits: Sequence[RuleHit]
+    degraded: Sequence[str]
+    program: str
+    assessed_us: int
+
+
+class Engine(Protocol):
+    """What the service needs of an engine; deadlines are seconds on the running loop's clock, errors `ArbiterError`."""
+
+    @property
+    def program_digest(self) -> str:
+        """Digest of the live program."""
+
+    async def start(self) -> None:
+        """Open the stores and load the program; raises when it can't serve."""
+
+    async def close(self) -> None:
+        """Finish what was begun, and release everything."""
+
+    def ready(self) -> bool:
+        """Whether a program is live and the journal can be written; cheap, asked several times a second."""
+
+    async def decide(self, event: Event, *, dry_run: bool, deadline: float | None) -> Decision:
+        """Decide about an event; durable when it returns, unless it is a dry run."""
+
+    async def record(self, event: Event, *, deadline: float | None) -> bool:
+        """Take in an event; False when it was known already."""
+
+    async def record_outcome(self, outcome: dict[str, Any], *, deadline: float | None) -> bool:
+        """Take in an outcome; False when it was known already."""
+
+    async def assess_user(self, user_id: str, *, dry_run: bool, deadline: float | None) -> Assessment:
+        """Judge a person without an event."""
+
+    async def get_decision(self, event_id: str) -> Decision:
+        """The stored decision about an event, or `NotFound`."""
+
+
+class Methods:
+    """The five methods as functions from body to body."""
+
+    def __init__(self, engine: Engine, metrics: Metrics, clock_us: Callable[[], int]) -> None:
+        self._engine, self._metrics, self._clock_us = engine, metrics, clock_us
+
+    async def decide(self, body: bytes, deadline: float) -> bytes:
+        """See `Decide` in the protos."""
+        began = time.perf_counter()
+        request = convert.parse(_DECIDE, body)
+        event = convert.read_request(request, now_us=self._clock_us())
+        self._metrics.observe("read", time.perf_counter() - began)
+        decision = await self._engine.decide(event, dry_run=request.dry_run, deadline=deadline)
+        began = time.perf_counter()
+        reply = convert.decision_message(decision).SerializeToString()
+        self._metrics.observe("write", time.perf_counter() - began)
+        if not decision.dry_run:
+            self._count(decision)
+        return reply
+
+    def _count(self, decision: Decision) -> None:
+        self._metrics.count("decisions", action=decision.action.name, program=decision.program[:12])
+        for source in decision.degraded:
+            self._metrics.count("degraded", source=source)
+
+    async def record(self, body: bytes, deadline: float) -> bytes:
+        """See `Record` in the protos."""
+        now_us = self._clock_us()
+        event = convert.read_request(convert.parse(_RECORD, body), now_us=now_us)
+        await self._engine.record(event, deadline=deadline)
+        return convert.record_reply(event.id, now_us).SerializeToString()
+
+    async def record_outcome(self, body: bytes, deadline: float) -> bytes:
+        """See `RecordOutcome` in the protos."""
+        now_us = self._clock_us()
+        outcome = convert.read_outcome_request(convert.parse(_RECORD_OUTCOME, body), now_us=now_us)
+        await self._engine.record_outcome(outcome, deadline=deadline)
+        return convert.outcome_reply(outcome["id"], now_us).SerializeToString()
+
+    async def assess_user(self, body: bytes, deadline: float) -> bytes:
+        """See `AssessUser` in the protos."""
+        request = convert.parse(_ASSESS_USER, body)
+        user_id = convert.required_id(request.user_id, "user_id")
+        assessment = await self._engine.assess_user(user_id, dry_run=request.dry_run, deadline=deadline)
+        return convert.assessment_message(
+            user_id, assessment.risk, reasons=assessment.reasons, measures=assessment.measures, hits=assessment.hits,
+            degraded=assessment.degraded, program=assessment.program, assessed_us=assessment.assessed_us,
+            dry_run=request.dry_run,
+        ).SerializeToString()  # fmt: skip
+
+    async def get_decision(self, body: bytes, deadline: float) -> bytes:
+        """See `GetDecision` in the protos."""
+        event_id = convert.required_id(convert.parse(_GET_DECISION, body).id, "id")
+        async with asyncio.timeout_at(deadline):
+            return convert.decision_message(await self._engine.get_decision(event_id)).SerializeToString()
+
+
+class Boundary:
+    """What stands around every method: the limits before it, the measuring, and the only place that knows errors."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> None:
+        self._metrics, self._tracing = metrics, tracing
+        self._in_flight_max = settings.in_flight_max
+        self._message_max_bytes = settings.message_max_bytes
+        self._default_s = settings.deadline_ms / 1e3
+        self._least_s = settings.gather_ms / 1e3 + 2 * REPLY_S
+        self._loop = asyncio.get_running_loop()
+        self._log = structlog.get_logger()
+
+    def guard(self, name: str, method: Method) -> Handler:
+        """A gRPC handler for one method; it never lets an exception other than gRPC's own out."""
+        metrics, perf_counter, admit = self._metrics, time.perf_counter, self._admit
+
+        async def handle(body: bytes, context: Context) -> bytes:
+            began = perf_counter()
+            metrics.in_flight += 1
+            try:
+                reply = await method(body, admit(body, context))
+                metrics.count("requests", method=name, code="OK")
+                return reply
+            except asyncio.CancelledError:
+                metrics.count("requests", method=name, code="CANCELLED")
+                raise
+            except Exception as problem:
+                await self._refuse(name, context, problem)
+            finally:
+                metrics.in_flight -= 1
+                metrics.observe(name, perf_counter() - began)
+
+        return handle if self._tracing is None else self._tracing.around(name, handle)
+
+    def _admit(self, body: bytes, context: Context) -> float:
+        """The call's deadline on the loop's clock; raises for what isn't worth beginning."""
+        if self._metrics.in_flight > self._in_flight_max:
+            self._metrics.count("shed", reason="in_flight")
+            # Spread out, so that what was shed together does not come back together.
+            raise Overloaded(random.randint(50, 200))
+        if len(body) > self._message_max_bytes:
+            raise InvalidInput([Violation("", f"is {len(body)} bytes; at most {self._message_max_bytes} are taken")])
+        remaining_s = context.time_remaining()
+        if remaining_s is None:
+            return self._loop.time() + self._default_s
+        if remaining_s < self._least_s:
+            self._metrics.count("shed", reason="deadline")
+            raise DeadlinePassed(f"{remaining_s * 1e3:.1f} ms are left of the deadline; nothing was begun")
+        return self._loop.time() + float(remaining_s) - REPLY_S
+
+    async def _refuse(self, name: str, context: Context, problem: Exception) -> NoReturn:
+        """End the call with the error's status and its google.rpc.Status details; what is unexpected tells nothing."""
+        request_id = ""
+        if isinstance(problem, TimeoutError):
+            problem = DeadlinePassed("the deadline passed; a retry with the same id is safe")
+        if not isinstance(problem, ArbiterError) or problem.status == "INTERNAL":
+            request_id = secrets.token_hex(8)
+            self._log.error("internal error", method=name, request_id=request_id, exc_info=problem)
+            problem = ArbiterError(f"internal error; quote request id {request_id}")
+        self._metrics.count("requests", method=name, code=problem.status)
+        status = convert.status_details(problem, request_id)
+        await context.abort(
+            grpc.StatusCode[problem.status], status.message,
+            (("grpc-status-details-bin", status.SerializeToString()),),
+        )  # fmt: skip
+
+
+def service_handler(engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> Any:
+    """gRPC's handler of the whole service, to be added to a server; must be made on the server's loop."""
+    methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
+    boundary = Boundary(settings, metrics, tracing)
+    functions: dict[str, Method] = {
+        "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
+        "AssessUser": methods.assess_user, "GetDecision": methods.get_decision,
+    }  # fmt: skip
+    return grpc.method_handlers_generic_handler(
+        convert.SERVICE,
+        {name: grpc.unary_unary_rpc_method_handler(boundary.guard(name, method)) for name, method in functions.items()},
+    )

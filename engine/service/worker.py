@@ -1,0 +1,159 @@
+"""A child process of the supervisor: a worker that decides, or the keeper that does the background work.
+
+    python -m engine.service ROLE SLOT REPORT_FD
+
+It reads its settings as one JSON line from standard input, which then only tells, by its end, that the supervisor is
+gone. It reports as JSON lines to REPORT_FD: {"ready": digest}, {"failed": words}, and each second {"metrics": …}.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol
+
+import orjson
+import structlog
+import uvloop
+
+from engine.errors import ArbiterError
+from engine.service.handlers import Engine
+from engine.service.logs import configure_logs, log_loop_failures
+from engine.service.metrics import Metrics, Recorder
+from engine.service.outbox_sinks import Sink, open_sinks
+from engine.service.server import Server
+from engine.service.tracing import open_tracing
+from engine.settings import Settings
+
+REPORT_EVERY_S = 1.0
+CANNOT_START = 3
+"""Exit code after {"failed": …}: another try would end the same."""
+
+
+class OpenEngine(Protocol):
+    """Wires an engine for one worker, without starting it."""
+
+    def __call__(self, settings: Settings, *, recorder: Recorder, slot: int) -> Engine:
+        """`slot` is the worker's number, 0 … workers − 1, kept over restarts."""
+
+
+class Keeper(Protocol):
+    """The background work of one installation: checkpoints, reconciler, outbox."""
+
+    def __call__(self, settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> Awaitable[None]:
+        """Work until cancelled, then end in order."""
+
+
+class Reports:
+    """The way to the supervisor; never blocks, and leaves a report out while the one before is still waiting."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+
+    @classmethod
+    async def open(cls, handle: int) -> Reports:
+        """Take over the pipe that the supervisor handed down."""
+        pipe = os.fdopen(handle, "wb", buffering=0)
+        transport, _ = await asyncio.get_running_loop().connect_write_pipe(asyncio.Protocol, pipe)
+        return cls(transport)
+
+    def send(self, report: Mapping[str, Any]) -> None:
+        """Hand over one report."""
+        if self._transport.get_write_buffer_size() == 0:
+            self._transport.write(orjson.dumps(report) + b"\n")
+
+
+async def _serve(
+    settings: Settings, slot: int, reports: Reports, leave: asyncio.Event, open_engine: OpenEngine
+) -> None:
+    metrics = Metrics()
+    tracing = open_tracing(settings, metrics)
+    engine = open_engine(settings, recorder=tracing or metrics, slot=slot)
+    await engine.start()
+    try:
+        server = Server(engine, settings, metrics, tracing)
+        await server.start()
+        reports.send({"ready": engine.program_digest})
+        await _report_until(leave, reports, metrics)
+        await server.drain(settings.drain_s)
+    finally:
+        await engine.close()
+        if tracing is not None:
+            tracing.close()
+        reports.send({"metrics": metrics.report()})
+
+
+async def _keep(settings: Settings, reports: Reports, leave: asyncio.Event, keeper: Keeper) -> None:
+    metrics = Metrics()
+    work = asyncio.ensure_future(keeper(settings, recorder=metrics, sinks=open_sinks(settings)))
+    reporting = asyncio.create_task(_report_until(leave, reports, metrics))
+    reports.send({"ready": ""})
+    await asyncio.wait({work, reporting}, return_when=asyncio.FIRST_COMPLETED)
+    work.cancel()
+    reporting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work  # If it ended by itself its error is the process' own.
+
+
+async def _report_until(leave: asyncio.Event, reports: Reports, metrics: Metrics) -> None:
+    while not leave.is_set():
+        reports.send({"metrics": metrics.report()})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(leave.wait(), REPORT_EVERY_S)
+
+
+async def _run(
+    role: str, slot: int, handle: int, settings: Settings, open_engine: OpenEngine, keeper: Keeper
+) -> int:
+    loop, leave = asyncio.get_running_loop(), asyncio.Event()
+    log_loop_failures(loop)
+    loop.add_signal_handler(signal.SIGTERM, leave.set)
+    threading.Thread(target=_wait_for_orphanhood, args=(loop, leave), daemon=True).start()
+    reports = await Reports.open(handle)
+    try:
+        if role == "keeper":
+            await _keep(settings, reports, leave, keeper)
+        else:
+            await _serve(settings, slot, reports, leave, open_engine)
+    except ArbiterError as problem:
+        reports.send({"failed": str(problem)})
+        structlog.get_logger().error("can't go on", exc_info=problem)
+        return CANNOT_START
+    return 0
+
+
+def _wait_for_orphanhood(loop: asyncio.AbstractEventLoop, leave: asyncio.Event) -> None:
+    """Leave when standard input ends: the supervisor was killed, and nobody would restart or stop this process."""
+    while os.read(sys.stdin.fileno(), 4_096):
+        pass
+    with contextlib.suppress(RuntimeError):  # The loop is closed: this process is leaving anyway.
+        loop.call_soon_threadsafe(leave.set)
+
+
+def main(open_engine: OpenEngine, keeper: Keeper) -> int:
+    """Run the role that the command line names; returns the exit code."""
+    role, slot, handle = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which says when to leave.
+    settings = Settings.model_validate_json(_first_line(sys.stdin.fileno()))
+    configure_logs(settings.log_level, settings.log_format, role=role, slot=slot)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_run(role, slot, handle, settings, open_engine, keeper))
+    except Exception:
+        structlog.get_logger().error("ended", exc_info=True)
+        return 1
+
+
+def _first_line(handle: int) -> bytes:
+    """Standard input up to the first line end, unbuffered, so that nothing is left in a buffer."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        if not (byte := os.read(handle, 1)):
+            break
+        line += byte
+    return bytes(line)
