@@ -72,13 +72,13 @@ def test_parity_rows_with_another_margin_are_refused(trained, tmp_path):
 
 def test_other_features_or_definitions_are_refused(trained, tmp_path):
     """Names in another order, and the same names with another meaning, are refused at load."""
-    told = replace(trained, manifest=replace(trained.manifest, definitions_digest="abc"))
+    told = replace(trained, manifest=replace(trained.manifest, definitions_digest="known"))
     folder = write_model(tmp_path, told)
-    assert load_model(folder, FEATURES, "abc").features == FEATURES
+    assert load_model(folder, FEATURES, "known").features == FEATURES
     with pytest.raises(ModelError, match="another order"):
         load_model(folder, FEATURES[::-1])
     with pytest.raises(ModelError, match="same names, other meaning"):
-        load_model(folder, FEATURES, "abd")
+        load_model(folder, FEATURES, "other")
 
 
 def test_a_new_calibration_is_a_new_digest(folder, trained, tmp_path):
