@@ -25,21 +25,22 @@ def decision_bytes(decision: Decision) -> bytes:
     """
     head = decision_pb2.Decision()
     head.id = decision.id
-    head.tier = cast(policy_pb2.Tier.ValueType, int(decision.tier))
-    head.action = cast(policy_pb2.Action.ValueType, int(decision.action))
+    head.tier = decision.tier  # type: ignore[assignment]  # an IntEnum with the wire's numbers; a cast is a call
+    head.action = decision.action  # type: ignore[assignment]
     if decision.score is not None:
         head.score = decision.score
-    for texts, given in (
-        (head.signals, decision.signals),
-        (head.degraded, decision.degraded),
-        (head.flags, decision.flags),
-    ):
-        texts.extend(given)
+    if decision.signals:
+        head.signals.extend(decision.signals)
+    if decision.degraded:
+        head.degraded.extend(decision.degraded)
+    if decision.flags:
+        head.flags.extend(decision.flags)
     _set_time(head.decided_at, decision.decided_us)
     head.dry_run = decision.dry_run
     if decision.user_risk is not None:
         _set_risk(head.user_risk, decision.user_risk)
-    head.measures.extend(map(_measure, decision.measures))
+    if decision.measures:
+        head.measures.extend(map(_measure, decision.measures))
     pieces = [head.SerializeToString(deterministic=True), _program_piece(decision.program)]
     pieces += [_reason_piece(r.code, r.customer, r.analyst, r.source) for r in decision.reasons]
     pieces += [_hit_piece(h.rule, h.result, h.failing, h.enforced) for h in decision.hits]
