@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from engine.values import EntityEvent
 
@@ -26,6 +27,35 @@ def hash64(text: str) -> int:
     """Signed 64-bit hash of an id or a value, never 0; two of a million differ with odds of 3 in 10^8."""
     value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
     return value or 1
+
+
+Evaluate = Callable[[Mapping[str, Any]], Any]
+"""A compiled condition or value: a row in; a value, UNKNOWN or a failure out."""
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events set one flag column of a log."""
+
+    on: tuple[str, ...]
+    """Event kinds; empty = all."""
+    where: str
+    """CEL over event fields, as written; "" = all."""
+    of: str = ""
+    """Field that must be present, or ""."""
+    test: Evaluate | None = None
+    """`where`, compiled."""
+
+    @cached_property
+    def name(self) -> str:
+        """The flag's name in the layout; equal filters share a column."""
+        return f"{','.join(self.on)}|{self.where}|{self.of}"
+
+    def passes(self, kind: str, row: Mapping[str, Any]) -> bool:
+        """Whether an event sets the flag; UNKNOWN does not."""
+        if (self.on and kind not in self.on) or (self.of and self.of not in row):
+            return False
+        return self.test is None or self.test(row) is True
 
 
 @dataclass(frozen=True)

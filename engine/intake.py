@@ -78,14 +78,19 @@ def read_event(document: Mapping[str, Any], *, now_us: int) -> Event:
         raise InvalidInput(wrong)
     assert event_id is not None
     assert kind is not None
+    return event_from_fields(event_id, kind, time_us, fields)
+
+
+def event_from_fields(event_id: str, kind: str, time_us: int, fields: Mapping[str, Any]) -> Event:
+    """An event of checked parts, with its canonical body and digest."""
     body = orjson.dumps([event_id, kind, time_us, fields], option=orjson.OPT_SORT_KEYS)
     return Event(event_id, kind, time_us, fields, body, hashlib.blake2b(body, digest_size=16).digest())
 
 
 def event_from_body(body: bytes) -> Event:
-    """Rebuild an event from the canonical body that the journal kept."""
+    """An event from its canonical body."""
     event_id, kind, time_us, fields = orjson.loads(body)
-    return Event(event_id, kind, time_us, fields, body, hashlib.blake2b(body, digest_size=16).digest())
+    return event_from_fields(event_id, kind, time_us, fields)
 
 
 def read_outcome(document: Mapping[str, Any], *, now_us: int) -> dict[str, Any]:

@@ -180,6 +180,20 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class Assessment:
+    """How a person stands, judged without an event."""
+
+    risk: UserRisk
+    reasons: tuple[Reason, ...]
+    measures: tuple[Measure, ...]
+    """Those in force."""
+    hits: tuple[RuleHit, ...]
+    degraded: tuple[str, ...]
+    program: str
+    assessed_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One entry of the journal before it is committed."""
 

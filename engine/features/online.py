@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
-from engine.eventlog import ID, LogLayout, LogView, hash64
-from engine.features.spec import Aggregate, FeatureSet, Filter, scale_of, value_column
+from engine.eventlog import ID, Filter, LogLayout, LogView, hash64
+from engine.features.spec import Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
 
 PENDING, ABANDONED = DISPOSITIONS.index("pending"), DISPOSITIONS.index("abandoned")
 ABANDONED_AFTER_US = 30 * 60_000_000
+DAY_US = 86_400_000_000
+CREATED = "user.account_created"
+_NOTHING: Mapping[str, Any] = {}
 KeyOf = Callable[[str, str], bytes]
 """(entity, value) → profile key."""
 
@@ -40,10 +43,13 @@ Fold = Callable[[LogView, int, int, Current], float | int | None]
 class OnlineFeatures:
     """A feature set, ready to be computed event by event."""
 
-    def __init__(self, features: FeatureSet, layouts: Mapping[str, LogLayout]) -> None:
+    def __init__(
+        self, features: FeatureSet, layouts: Mapping[str, LogLayout], steps: Mapping[str, Filter] | None = None
+    ) -> None:
+        """`steps`: the filters behind flag columns that belong to patterns, by column name."""
         self._features = features
         self.layouts = layouts
-        filters = {a.filter.name: a.filter for a in features.aggregates}
+        filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
         self._plans = {entity: _Plan(layout, filters, features.aggregates) for entity, layout in layouts.items()}
 
     def entries(self, event: Event, row: Row, key_of: KeyOf, *, late: bool = False) -> tuple[EntityEvent, ...]:
@@ -56,8 +62,9 @@ class OnlineFeatures:
             if value is not None:
                 flags = bytes(len(plan.layout.flags)) if late or attempt < 0 else plan.flags(event.kind, row)
                 key = key_of(entity, value)
+                said = {CREATED: event.time_us} if entity == "user" and event.kind == "account_created" else _NOTHING
                 found.append(
-                    EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, plan.values(row))
+                    EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, plan.values(row), said)
                 )
         return tuple(found)
 
@@ -99,7 +106,7 @@ class _Plan:
         self._filters = tuple(filters.get(name) for name in layout.flags)
         self._values = tuple(_value_of(column) for column in layout.values)
         self._windows: dict[tuple[int, int], list[tuple[str, Fold]]] = {}
-        self._ages = [a.name for a in aggregates if a.entity == layout.entity and a.measure == "age"]
+        self._ages = [(a.name, a.of) for a in aggregates if a.entity == layout.entity and a.measure == "age"]
         for aggregate in aggregates:
             if aggregate.entity == layout.entity and aggregate.measure != "age":
                 window = (aggregate.window_us, aggregate.offset_us)
@@ -115,7 +122,7 @@ class _Plan:
             )
         flags = bytearray(len(self._filters))
         for index, wanted in candidates:
-            if (not wanted.of or wanted.of in row) and (wanted.test is None or wanted.test(row) is True):
+            if wanted.passes(kind, row):
                 flags[index] = 1
         return bytes(flags)
 
@@ -135,9 +142,14 @@ class _Plan:
                     row[name] = value
             if view.cut_us > end - window_us:
                 truncated += [name for name, _ in folds]
-        for name in self._ages:
-            since = min(current.head.get("first", current.as_of_us), current.as_of_us)
-            row[name] = (current.as_of_us - since) / 86_400_000_000
+        for name, of in self._ages:
+            row[name] = (current.as_of_us - _born_us(row, of, current)) / DAY_US
+
+
+def _born_us(row: Row, of: str, current: Current) -> int:
+    """When an entity began: as the event says, else as an earlier one said, else when it was first seen."""
+    told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
+    return min(told or current.head.get("first", current.as_of_us), current.as_of_us)
 
 
 def _value_of(column: str) -> Callable[[Row], int]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from engine.eventlog import LogLayout
+from engine.eventlog import Evaluate, Filter, LogLayout
 
 MEASURES: tuple[str, ...] = (
     "count", "sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last", "since_last", "age",
@@ -27,28 +26,6 @@ UNITS: tuple[str, ...] = (
     "yes-no",
 )
 MICRO = 1_000_000
-
-Evaluate = Callable[[Mapping[str, Any]], Any]
-"""A compiled condition or value: a row in; a value, UNKNOWN or a failure out."""
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which events an aggregate looks at; each distinct one is a flag column of the entity's log."""
-
-    on: tuple[str, ...]
-    """Event kinds; empty = all."""
-    where: str
-    """CEL over event fields, as written; "" = all."""
-    of: str
-    """Field that must be present, or ""."""
-    test: Evaluate | None = None
-    """`where`, compiled."""
-
-    @cached_property
-    def name(self) -> str:
-        """The flag's name in the layout."""
-        return f"{','.join(self.on)}|{self.where}|{self.of}"
 
 
 @dataclass(frozen=True)
@@ -96,6 +73,11 @@ class FeatureSet:
     keep: Mapping[str, int]
     """Entity → how many events its log counts."""
     digest: str
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every feature, in the order of computation."""
+        return (*(a.name for a in self.aggregates), *(d.name for d in self.derived))
 
     @property
     def types(self) -> dict[str, str]:

@@ -120,6 +120,20 @@ class SqliteJournal:
             yield from map(_stored, rows)
             after_seq = rows[-1][0]
 
+    def last_seq(self) -> int:
+        """Sequence number of the newest record, 0 for none."""
+        return int(self._read.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()[0])
+
+    def unadmitted(self, after_seq: int, before_us: int) -> list[Stored]:
+        """Decided or recorded without profiles, and not admitted since."""
+        rows = self._read.execute(
+            _SELECT + "WHERE seq > ? AND known_us < ? AND number = 0 AND kind IN ('decision', 'event') AND NOT EXISTS "
+            "(SELECT 1 FROM record AS later WHERE later.kind = 'admitted' AND later.seq > record.seq "
+            "AND later.id = record.id) ORDER BY seq",
+            (after_seq, before_us),
+        )
+        return [_stored(row) for row in rows]
+
     def position(self, source: str) -> int:
         """How far a source has been loaded, in its rows."""
         row = self._read.execute("SELECT position FROM source WHERE digest = ?", (source,)).fetchone()
@@ -246,7 +260,7 @@ class SqliteJournal:
                 fresh.append(Stored(seq, record, record.known_us or now_us, self._chain.writer))
                 answers.append(fresh[-1])
             elif digest == record.digest:
-                answers.append(self._winner(owner, fresh))
+                answers.append(self._repeat(seq, record, self._winner(owner, fresh), now_us, fresh))
             else:
                 answers.append(BodyConflict(record.id, digest, record.digest))
                 fresh.append(Stored(seq, _refused(record), now_us, self._chain.writer))
@@ -266,6 +280,14 @@ class SqliteJournal:
             return {}
         find = "SELECT seq, digest FROM claim WHERE id = ?"
         return {claim[0]: self._write.execute(find, claim[:1]).fetchone() for claim in claims}
+
+    def _repeat(self, seq: int, record: Record, winner: Stored, now_us: int, fresh: list[Stored]) -> Stored:
+        """A known id with the same body answers as before; only an undecided attempt gives way to its decision."""
+        if winner.record.kind != "undecided" or record.kind == "undecided":
+            return winner
+        self._write.execute("UPDATE claim SET seq = ? WHERE id = ?", (seq, record.id))
+        fresh.append(Stored(seq, record, record.known_us or now_us, self._chain.writer))
+        return fresh[-1]
 
     def _winner(self, seq: int, fresh: Sequence[Stored]) -> Stored:
         """The record that holds a claim: in this very commit, or an earlier one."""

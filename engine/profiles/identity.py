@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from engine.errors import SettingsError
-
-KEY_BYTES = 32
 _DOTLESS = frozenset({"gmail.com", "googlemail.com"})
 """Providers that deliver a mailbox with and without dots alike."""
 
@@ -42,15 +37,3 @@ class Identity:
         normalise = _NORMALISE.get(entity)
         hashed.update((normalise(value) if normalise else value).encode())
         return bytes((self.key_id,)) + hashed.digest()
-
-    @classmethod
-    def from_file(cls, path: Path) -> Identity:
-        """Read the secret, or make one (mode 0600) at the first start; losing it orphans every profile."""
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            path.write_bytes(secrets.token_bytes(KEY_BYTES))
-        secret = path.read_bytes()
-        if len(secret) != KEY_BYTES:
-            raise SettingsError(f"{path} must hold exactly {KEY_BYTES} bytes, it holds {len(secret)}; restore it")
-        return cls(secret)

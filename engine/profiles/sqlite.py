@@ -93,14 +93,19 @@ class SqliteProfiles:
     async def admit(self, request: Admit, deadline: float | None) -> Admission:
         """Append where absent, apply the changes, remember it as pending; see the protocol."""
         keys = {e.key: e.entity for e in request.entries} | {c.key: c.entity for c in request.changes}
-        result = await self._enqueue(lambda t: t.admit(request), keys, deadline)
+        result = await self._put(lambda t: t.admit(request), keys, deadline)
         assert isinstance(result, Admission)
         return result
 
     async def settle(self, changes: Sequence[Change], settled: Sequence[str] = ()) -> int:
         """Apply changes and forget settled ids; shares the transaction of the next admission."""
         keys = {c.key: c.entity for c in changes}
-        return int(await self._enqueue(lambda t: t.settle(changes, settled), keys, None, lazy=True))
+        return int(await self._put(lambda t: t.settle(changes, settled), keys, None, lazy=True))
+
+    def settle_soon(self, settled: Sequence[str]) -> None:
+        """Forget pending ids with the next transaction; if it fails, the reconciler finds them settled."""
+        future = self._put(lambda t: t.settle((), settled), {}, None, lazy=True)
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read without writing."""
@@ -140,24 +145,41 @@ class SqliteProfiles:
                 transaction.entities[part.key].merge(part)
             transaction.number = max(transaction.number, next_number)
 
-    def reset(self) -> None:
-        """Forget every profile and layout, to be rebuilt from the journal."""
-        with self._locked():
-            self._db.executescript(
-                "DELETE FROM part; DELETE FROM pending; DELETE FROM meta WHERE name LIKE 'layout:%';"
-            )
-            self._check_layouts()
+    def reset(self, layouts: Mapping[str, LogLayout]) -> None:
+        """Open the file without its profiles and layouts, to be rebuilt from the journal."""
+        if self._path.exists():
+            with sqlite3.connect(self._path) as db:
+                db.executescript(_SCHEMA)
+                db.executescript("DELETE FROM part; DELETE FROM pending; DELETE FROM meta WHERE name <> 'next';")
+        self.open(layouts)
 
-    def checkpoint(self, restart_over_bytes: int) -> int:
-        """Move the write-ahead log into the file; past a size start the log anew. Returns its size before, bytes."""
+    def reserve(self, count: int) -> int:
+        """Take `count` admission numbers for a bulk; returns the first."""
+        with self._locked():
+            (first,) = self._db.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'next'").fetchone()
+            self._db.execute("UPDATE meta SET value = ? WHERE name = 'next'", (str(first + count),))
+        return int(first)
+
+    def reconciled(self) -> int:
+        """Sequence number of the journal up to which every record is surely in this file."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'reconciled'").fetchone()
+        return int(row[0]) if row else 0
+
+    def mark_reconciled(self, seq: int) -> None:
+        """Remember that every record up to `seq` is in this file."""
+        with self._locked():
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reconciled', ?)", (str(seq),))
+
+    def checkpoint(self, restart_over_bytes: int) -> bool:
+        """Move the write-ahead log into the file; past a size start the log anew. Whether all of it was moved."""
         wal = Path(f"{self._path}-wal")
-        size = wal.stat().st_size if wal.exists() else 0
-        if size > restart_over_bytes:
+        if wal.exists() and wal.stat().st_size > restart_over_bytes:
             with self._locked():
-                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                row = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         else:
-            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        return size
+            row = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        busy, total, moved = row
+        return bool(not busy and total == moved)
 
     async def close(self) -> None:
         """Finish what is queued, then release the file."""
@@ -166,9 +188,10 @@ class SqliteProfiles:
         self._db.close()
         os.close(self._lock)
 
-    async def _enqueue(
+    def _put(
         self, work: Callable[[_Transaction], Any], keys: dict[bytes, str], deadline: float | None, lazy: bool = False
-    ) -> Any:
+    ) -> asyncio.Future[Any]:
+        """Queue an operation and see to it that the queue is drained: on the next turn, or a little later if lazy."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._queue.append(_Waiting(work, keys, future, deadline))
@@ -178,7 +201,7 @@ class SqliteProfiles:
         elif not lazy and self._armed != "soon":
             self._armed = "soon"
             loop.call_soon(self._drain, loop)
-        return await future
+        return future
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run all that waits in one transaction, or try again soon when another process holds the lock."""

@@ -75,8 +75,7 @@ class Entity:
         )
         if fresh:
             rows = self.layout.rows(self.log + fresh)
-            ordered: list[bytes] = sorted(rows, key=self.layout.number_of)
-            log = b"".join(ordered)
+            log = b"".join(self._counted_once(sorted(rows, key=self.layout.number_of)))
             width = CHUNK_ROWS * size
             self.gone |= self.chunks.keys()
             self.chunks = {1 + at // width: log[at : at + width] for at in range(0, len(log), width)}
@@ -87,6 +86,18 @@ class Entity:
             self._set_head({**self.head, "first": part.first_us})
         for change in part.changes:
             self.apply(change)
+
+    def _counted_once(self, rows: list[bytes]) -> list[bytes]:
+        """Rows by admission number; of those with one attempt only the first keeps its flags."""
+        seen: set[bytes] = set()
+        counted = []
+        at, end = self.layout.disposition_at + 1, self.layout.disposition_at + 1 + len(self.layout.flags)
+        for row in rows:
+            attempt = row[8 * ATTEMPT : 8 * ATTEMPT + 8]
+            counted.append(row[:at] + bytes(end - at) + row[end:] if attempt in seen else row)
+            if any(attempt):
+                seen.add(attempt)
+        return counted
 
     def writes(self) -> Iterable[tuple[bytes, int, bytes]]:
         """(key, part number, body) of every part to write; part 0 is the head."""

@@ -78,6 +78,9 @@ class ProfileStore(Protocol):
     async def settle(self, changes: Sequence[Change], settled: Sequence[str] = ()) -> int:
         """Apply changes and forget the pending ids that the journal now holds; returns the number of the step."""
 
+    def settle_soon(self, settled: Sequence[str]) -> None:
+        """Forget pending ids with the next transaction; nobody waits for it."""
+
     async def pending(self, before_us: int) -> Sequence[Pending]:
         """Admissions older than `before_us` that no journal record has settled."""
 

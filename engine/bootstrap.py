@@ -1,0 +1,73 @@
+"""The only wiring: which stores, which clock, which background work. Everything above gets its parts from here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from engine.bulk import replay
+from engine.journal.sqlite import SqliteJournal
+from engine.keeper import Keeper, Sink
+from engine.loader import load_program
+from engine.pipeline import Clock, Recorder
+from engine.profiles.identity import Identity
+from engine.profiles.sqlite import SqliteProfiles
+from engine.program import Program
+from engine.runtime import EventClock, Runtime, WallClock
+from engine.settings import Settings, hash_key
+
+
+class Silence:
+    """A recorder that records nothing."""
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """Nothing."""
+
+
+def open_program(settings: Settings, *, with_models: bool = True) -> Program:
+    """The program that the settings' folders hold now."""
+    identity = Identity(hash_key(settings.hash_key_file))
+    return load_program(settings.rules, settings.models, identity, _now_us, with_models=with_models)
+
+
+def open_stores(settings: Settings) -> tuple[SqliteProfiles, SqliteJournal]:
+    """The embedded stores, not opened yet."""
+    profiles = SqliteProfiles(settings.state / "profiles.sqlite")
+    return profiles, SqliteJournal(settings.state / "journal.sqlite", settings.gather_ms / 1000)
+
+
+def open_engine(settings: Settings, *, recorder: Recorder | None = None, slot: int = 0) -> Runtime:
+    """One worker's engine, not started yet."""
+    profiles, journal = open_stores(settings)
+    clock: Clock = EventClock() if settings.clock == "event" else WallClock()
+    load = partial(open_program, settings)
+    return Runtime(load, settings.rules, profiles, journal, clock, recorder or Silence())
+
+
+async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> None:
+    """The background work of an installation, until cancelled."""
+    profiles, journal = open_stores(settings)
+    program = open_program(settings, with_models=False)
+    profiles.open(program.layouts)
+    journal.open()
+    keeper = Keeper(program, profiles, journal, settings.state, sinks)
+    keeper.recover()
+    try:
+        await keeper.run()
+    finally:
+        await profiles.close()
+        await journal.close()
+
+
+def rebuild(settings: Settings) -> int:
+    """Derive every profile anew from the journal; returns how many records were read. No server may run."""
+    profiles, journal = open_stores(settings)
+    program = open_program(settings, with_models=False)
+    journal.open()
+    profiles.reset(program.layouts)
+    return replay(journal, profiles, program, 0, settings.state)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

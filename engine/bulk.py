@@ -1,0 +1,115 @@
+"""Profiles from journal records in bulk: a rebuild, a reconciliation after a crash, and the end of an import.
+
+Rows are spilled to files by profile key, then each file is merged by itself, so memory is bounded by the largest of
+256 parts. Merging is idempotent: rows that a profile already has change nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from engine.journal.sqlite import SqliteJournal
+from engine.profiles.sqlite import SqliteProfiles
+from engine.profiles.store import Change, Merge
+from engine.program import Program
+from engine.projection import stored_changes
+from engine.records import event_of
+from engine.values import EntityEvent, Stored
+
+PARTS = 256
+_ROW, _CHANGE = 0, 1
+_HEAD = struct.Struct("<BB17sI")
+"""What follows (a log row or a change), entity number, profile key, bytes that follow."""
+
+
+class Spill:
+    """Rows and changes on their way to profiles, in files by the first byte of their key's hash."""
+
+    def __init__(self, program: Program, folder: Path) -> None:
+        self._layouts = program.layouts
+        self._entities = sorted(program.layouts)
+        self._numbers = {entity: number for number, entity in enumerate(self._entities)}
+        self._folder = tempfile.TemporaryDirectory(prefix="spill-", dir=folder)
+        self._files: list[IO[bytes]] = [(Path(self._folder.name) / f"{n:03}").open("w+b") for n in range(PARTS)]
+        self.last_number = 0
+
+    def add(self, entries: Iterable[EntityEvent], changes: Iterable[Change], number: int) -> None:
+        """What one record puts into profiles."""
+        self.last_number = max(self.last_number, number)
+        for entry in entries:
+            row = self._layouts[entry.entity].encode(entry, number)
+            self._write(_ROW, entry.entity, entry.key, row)
+            for name, value in entry.attributes.items():
+                self._change(Change(entry.entity, entry.key, "attribute", entry.id, name, value, entry.time_us))
+        for change in changes:
+            self._change(change)
+
+    def merge_into(self, profiles: SqliteProfiles) -> None:
+        """Merge every file, and delete them."""
+        for file in self._files:
+            file.seek(0)
+            profiles.merge(self._parts(file.read()), self.last_number + 1)
+            file.close()
+        self._folder.cleanup()
+
+    def _change(self, change: Change) -> None:
+        if change.entity in self._numbers:
+            body = orjson.dumps([change.kind, change.id, change.name, change.value, change.time_us])
+            self._write(_CHANGE, change.entity, change.key, body)
+
+    def _write(self, what: int, entity: str, key: bytes, body: bytes) -> None:
+        self._files[key[1]].write(_HEAD.pack(what, self._numbers[entity], key, len(body)) + body)
+
+    def _parts(self, data: bytes) -> Iterator[Merge]:
+        rows: dict[tuple[bytes, str], list[bytes]] = {}
+        changes: dict[tuple[bytes, str], list[Change]] = {}
+        at = 0
+        while at < len(data):
+            what, number, key, size = _HEAD.unpack_from(data, at)
+            at += _HEAD.size
+            entity, body = self._entities[number], data[at : at + size]
+            at += size
+            if what == _ROW:
+                rows.setdefault((key, entity), []).append(body)
+            else:
+                changes.setdefault((key, entity), []).append(Change(entity, key, *orjson.loads(body)))
+        for key, entity in sorted(rows.keys() | changes.keys()):
+            own = rows.get((key, entity), [])
+            first_us = min((struct.unpack_from("<q", row)[0] for row in own), default=0)
+            yield Merge(entity, key, b"".join(own), tuple(changes.get((key, entity), ())), first_us)
+
+
+def spill_record(spill: Spill, program: Program, stored: Stored, number: int) -> None:
+    """What a journal record puts into profiles."""
+    record = stored.record
+    entries: tuple[EntityEvent, ...] = ()
+    if record.kind in {"decision", "event", "undecided"}:
+        event = event_of(record)
+        case = program.open(event, event.time_us)
+        entries = case.entries
+        if orjson.loads(record.public).get("late"):
+            entries = program.features.entries(event, case.row, program.identity.key, late=True)
+    spill.add(entries, stored_changes(record.public), number)
+
+
+def replay(
+    journal: SqliteJournal, profiles: SqliteProfiles, program: Program, after_seq: int, folder: Path,
+    progress: Callable[[int], None] = lambda _: None,
+) -> int:  # fmt: skip
+    """Merge all records after a sequence number into profiles; returns how many there were."""
+    numbers = {s.record.id: s.record.number for s in journal.read(after_seq, ("admitted",))}
+    spill, count, last = Spill(program, folder), 0, after_seq
+    for stored in journal.read(after_seq, ("decision", "event", "undecided", "outcome", "risk")):
+        spill_record(spill, program, stored, stored.record.number or numbers.get(stored.record.id, 0))
+        count, last = count + 1, stored.seq
+        if count % 10_000 == 0:
+            progress(count)
+    spill.merge_into(profiles)
+    profiles.mark_reconciled(last)
+    return count

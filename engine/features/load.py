@@ -1,0 +1,123 @@
+"""Reads `features.yaml`: every definition checked, every mistake with its place.
+
+user.spend_24h: {measure: sum, of: txn.amount_base, on: payment, window: 24h, unit: money, meaning: …}
+user.amount_to_mean: {derive: "txn.amount_base / user.amount_mean_90d", unit: ratio, meaning: …}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.eventlog import Filter
+from engine.features.spec import MEASURES, UNITS, Aggregate, Derived, FeatureSet
+from engine.language import Diagnostics, Fields, Reader, Scalar, Schema, check, compile_value, declare_codes, load_yaml
+from engine.schema import DISPOSITIONS, ENTITIES, FIELDS, KINDS, OUTCOMES
+
+CODES = declare_codes(
+    {
+        "E401": "a feature's name does not begin with an entity",
+        "E402": "a feature's measure and its other keys do not fit together",
+        "E403": "a feature hides an event field",
+        "E404": "an event kind or field that does not exist",
+    }
+)
+_NEEDS_FIELD = {"sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last"}
+_MAY_HAVE_FIELD = {*_NEEDS_FIELD, "age"}
+_NEEDS_NUMBER = {"sum", "mean", "min", "max", "stddev", "last"}
+_OPTIONAL = {
+    "measure", "of", "on", "where", "window", "offset", "include_current", "disposition", "outcome", "default",
+    "derive", "entity",
+}  # fmt: skip
+MAX_KEEP = 100_000
+
+
+def event_types() -> dict[str, str]:
+    """What a condition over the event alone may read: name → CEL type."""
+    return {field.name: field.type for field in FIELDS.values()} | {"event.kind": "string"}
+
+
+def load_features(path: Path, name: str, fraud: Sequence[str], diagnostics: Diagnostics) -> FeatureSet:
+    """The feature set of a policy; `fraud` is what `rate: fraud` counts. Mistakes go to `diagnostics`."""
+    top = Reader(diagnostics).fields(load_yaml(path, diagnostics, name), {"features"}, {"keep", "note"})
+    loader = _Loader(Reader(diagnostics), {**{kind: (kind,) for kind in OUTCOMES}, "fraud": tuple(fraud)})
+    defined = [(key, loader.fields(key, node)) for key, node in top.entries("features")]
+    aggregates = tuple(loader.aggregate(key, item) for key, item in defined if "derive" not in item)
+    types = event_types() | {a.name: a.type for a in aggregates}
+    derived = tuple(loader.derived(key, item, types) for key, item in defined if "derive" in item)
+    keep = top.fields("keep", (), ENTITIES)
+    kept = {entity: keep.integer(entity, 1000, 1, MAX_KEEP) for entity in keep.values}
+    text = path.read_bytes() if path.exists() else b""
+    return FeatureSet(aggregates, derived, kept, hashlib.blake2b(text, digest_size=8).hexdigest())
+
+
+class _Loader:
+    def __init__(self, reader: Reader, outcomes: Mapping[str, tuple[str, ...]]) -> None:
+        self._reader, self._outcomes = reader, outcomes
+        self._where = Schema.of(event_types())
+
+    def fields(self, key: Scalar, node: object) -> Fields:
+        if key.value in FIELDS:
+            self._error("E403", f"`{key.value}` is an event field; give the feature another name", key)
+        return self._reader.fields(node, {"unit", "meaning"}, _OPTIONAL)  # type: ignore[arg-type]
+
+    def aggregate(self, key: Scalar, item: Fields) -> Aggregate:
+        entity = item.choice("entity", ENTITIES, key.value.partition(".")[0])
+        if entity not in ENTITIES:
+            self._error("E401", f"`{entity}` is not an entity; known: {', '.join(ENTITIES)}", key)
+        measure = item.choice("measure", MEASURES)
+        of = item.choice("of", FIELDS, "")
+        if (not of and measure in _NEEDS_FIELD) or (of and measure not in _MAY_HAVE_FIELD):
+            item.mistake("E402", f"{measure} {'takes no' if of else 'needs'} `of`", "measure")
+        if measure in _NEEDS_NUMBER and of and FIELDS[of].type not in {"int", "double"}:
+            item.mistake("E402", f"{measure} needs a number; {of} is {FIELDS[of].type}", "of")
+        outcomes = self._outcomes.get(item.choice("outcome", self._outcomes, ""), ())
+        if (measure in {"rate", "count_received"}) != bool(outcomes):
+            item.mistake("E402", f"{measure} {'needs' if not outcomes else 'takes no'} `outcome`", "measure")
+        if measure != "age" and "window" not in item:
+            item.mistake("E402", f"{measure} needs a window, such as 24h")
+        return Aggregate(
+            name=key.value, entity=entity, measure=measure, filter=self._filter(item, of), of=of,
+            window_us=item.duration_us("window", 0), offset_us=item.duration_us("offset", 0),
+            include_current=item.boolean("include_current", False),
+            dispositions=tuple(DISPOSITIONS.index(d) for d in _several(item, "disposition", DISPOSITIONS)),
+            outcomes=outcomes, default=item.number("default") if "default" in item else None,
+            type=_type_of(measure, of), unit=item.choice("unit", UNITS), meaning=item.text("meaning"),
+        )  # fmt: skip
+
+    def derived(self, key: Scalar, item: Fields, types: dict[str, str]) -> Derived:
+        """A derived feature; it may read the aggregates, and the derived ones that stand above it."""
+        expression = item.scalar("derive")
+        checked = check(expression, Schema.of(types), self._reader.diagnostics, None) if expression else None
+        kind = str(checked.type) if checked else "double"
+        types[key.value] = kind
+        return Derived(
+            key.value, expression.value if expression else "", compile_value(checked) if checked else lambda _: None,
+            checked.names if checked else frozenset(), kind, item.choice("unit", UNITS), item.text("meaning"),
+        )  # fmt: skip
+
+    def _filter(self, item: Fields, of: str) -> Filter:
+        where = item.scalar("where")
+        checked = check(where, self._where, self._reader.diagnostics) if where else None
+        on = _several(item, "on", KINDS)
+        return Filter(on, where.value if where else "", of, compile_value(checked) if checked else None)
+
+    def _error(self, code: str, message: str, key: Scalar) -> None:
+        self._reader.diagnostics.error(code, message, key.position(), key.length)
+
+
+def _several(item: Fields, key: str, values: Sequence[str]) -> tuple[str, ...]:
+    """One word or a list of words."""
+    if isinstance(item.get(key), Scalar):
+        word = item.choice(key, values, "")
+        return (word,) if word else ()
+    return item.choices(key, values)
+
+
+def _type_of(measure: str, of: str) -> str:
+    if measure in {"count", "distinct", "repeats", "count_received"}:
+        return "int"
+    if measure in {"sum", "min", "max", "last"} and of:
+        return FIELDS[of].type
+    return "double"

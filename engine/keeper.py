@@ -1,0 +1,130 @@
+"""The background work of one installation, in a process of its own: checkpoints, reconciliation, the outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from engine.bulk import replay
+from engine.errors import ArbiterError, Unavailable
+from engine.intake import event_from_body
+from engine.journal.sqlite import SqliteJournal
+from engine.profiles.sqlite import SqliteProfiles
+from engine.profiles.store import Admit, Pending
+from engine.program import Program
+from engine.projection import stored_changes
+from engine.records import event_of, event_record
+from engine.values import Record, Stored
+
+CHECKPOINT_S = 0.5
+RESTART_OVER_BYTES = 128 * 1024 * 1024
+"""A write-ahead log past this size is started anew, which stops writers for some ten milliseconds."""
+RECONCILE_S = 60.0
+UNDECIDED_AFTER_US = 60 * 1_000_000
+"""An admission without a record for so long was given up: its caller's deadline has passed."""
+OUTBOX_S = 0.5
+FIRST_RETRY_US = 2_000_000
+LAST_RETRY_US = 3_600_000_000
+
+
+class Sink(Protocol):
+    """Somewhere that notices are delivered to."""
+
+    def deliver(self, notice: Mapping[str, Any]) -> None:
+        """Deliver, or raise `Unavailable`."""
+
+
+class Keeper:
+    """Keeps the stores of one installation in order. Every step can be repeated at any time."""
+
+    def __init__(
+        self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path,
+        sinks: Mapping[str, Sink],
+    ) -> None:  # fmt: skip
+        self._program, self._profiles, self._journal = program, profiles, journal
+        self._folder, self._sinks = folder, sinks
+        self._scanned = 0
+        self._log = structlog.get_logger()
+
+    async def run(self) -> None:
+        """All of it until cancelled."""
+        await asyncio.gather(
+            self._every(CHECKPOINT_S, self.checkpoint),
+            self._every(RECONCILE_S, self.reconcile),
+            self._every(OUTBOX_S, self.dispatch),
+        )
+
+    async def _every(self, seconds: float, step: Any) -> None:
+        while True:
+            try:
+                await step()
+            except ArbiterError as problem:
+                self._log.error("keeper", step=step.__name__, reason=str(problem))
+            await asyncio.sleep(seconds)
+
+    async def checkpoint(self) -> None:
+        """Move both write-ahead logs on; then all that the journal held before is safe in the profiles' file too."""
+        seq = await asyncio.to_thread(self._journal.last_seq)
+        await asyncio.to_thread(self._journal.checkpoint, RESTART_OVER_BYTES)
+        if await asyncio.to_thread(self._profiles.checkpoint, RESTART_OVER_BYTES):
+            self._profiles.mark_reconciled(seq)
+
+    def recover(self) -> int:
+        """At the start: bring in the records that profiles may have lost with the power; returns how many were read."""
+        return replay(self._journal, self._profiles, self._program, self._profiles.reconciled(), self._folder)
+
+    async def reconcile(self, now_us: int = 0) -> int:
+        """Settle admissions that nobody settled, and admit records that were decided without profiles."""
+        before_us = (now_us or time.time_ns() // 1000) - UNDECIDED_AFTER_US
+        count = 0
+        for pending in await self._profiles.pending(before_us):
+            await self._settle(pending)
+            count += 1
+        for stored in self._journal.unadmitted(self._scanned, before_us):
+            await self._admit(stored)
+            self._scanned = stored.seq
+            count += 1
+        return count
+
+    async def _settle(self, pending: Pending) -> None:
+        """Give a pending admission its record if it has none, then apply what the record holds."""
+        stored = await self._journal.find(pending.id)
+        if stored is None:
+            event = event_from_body(pending.body)
+            record = event_record("undecided", event, pending.number, {"changes": []})
+            stored = self._journal.load([record])[0]  # type: ignore[assignment]
+        if isinstance(stored, Stored):
+            await self._profiles.settle(stored_changes(stored.record.public), [pending.id])
+
+    async def _admit(self, stored: Stored) -> None:
+        """Admit late what was decided while profiles were down; the number is journaled for rebuilds."""
+        event = event_of(stored.record)
+        case = self._program.open(event, event.time_us)
+        changes = tuple(stored_changes(stored.record.public))
+        admission = await self._profiles.admit(Admit(event.id, event.digest, event.body, case.entries, changes), None)
+        body = orjson.dumps({"number": admission.number})
+        record = Record("admitted", event.id, b"", event.time_us, "", body, b"", admission.number)
+        self._journal.load([record])
+        self._profiles.settle_soon([event.id])
+
+    async def dispatch(self) -> int:
+        """Deliver what is due to every sink; a failure is tried again, later each time. Returns what was delivered."""
+        delivered = 0
+        for notice in await asyncio.to_thread(self._journal.due, time.time_ns() // 1000):
+            try:
+                for sink in self._sinks.values():
+                    await asyncio.to_thread(sink.deliver, notice.body)
+            except Unavailable as problem:
+                pause_us = min(FIRST_RETRY_US * 2**notice.attempts, LAST_RETRY_US)
+                self._journal.postpone(notice.id, time.time_ns() // 1000 + pause_us)
+                self._log.warning("notice not delivered", notice=notice.body["id"], reason=str(problem))
+                continue
+            self._journal.delivered(notice.id)
+            delivered += 1
+        return delivered

@@ -1,0 +1,88 @@
+"""Loads a policy folder and its models into a `Program`; every mistake of every file is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from engine.errors import ModelError
+from engine.features.enrich import Rates
+from engine.features.load import event_types, load_features
+from engine.features.online import OnlineFeatures
+from engine.features.spec import FeatureSet, layouts
+from engine.language import Diagnostics, Schema
+from engine.policy.evaluate import Policy, rule_sets
+from engine.policy.lists import ValueList, load_lists
+from engine.policy.load import PolicyReader
+from engine.policy.rules import Settings
+from engine.policy.steps import load_patterns
+from engine.profiles.identity import Identity
+from engine.program import Program
+from engine.scoring.model import ScoringModel, load_model
+
+STANDING_TYPES: Mapping[str, str] = {
+    "user.risk.tier": "string", "user.measures": "list(string)", "score": "double", "degraded": "list(string)",
+}  # fmt: skip
+"""What rules may read beside event fields, features and signals."""
+
+
+def load_program(
+    rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True
+) -> Program:
+    """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone."""
+    diagnostics = Diagnostics()
+    reader = PolicyReader(rules, diagnostics)
+    settings = reader.settings()
+    features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
+    lists = load_lists(rules / "lists", clock)
+    types = event_types() | features.types
+    plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
+    schema = rule_schema(features, plan.signals, lists)
+    checked = list(reader.rules(schema))
+    diagnostics.raise_if_failed()
+    loaded = _load_models(settings, features, models) if with_models else {}
+    shape = layouts(features, plan.columns, plan.joins)
+    digest = _digest(rules, loaded)
+    policy = Policy(settings, tuple(rule for rule, _ in checked), rule_sets(checked, lists), lists, plan, digest)
+    rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
+    online = OnlineFeatures(features, shape, plan.admission_filters)
+    return Program(digest, policy, features, online, shape, loaded, rates, identity)
+
+
+def rule_schema(features: FeatureSet, signals: tuple[str, ...], lists: Mapping[str, ValueList]) -> Schema:
+    """What a rule may read."""
+    names = event_types() | features.types | dict(STANDING_TYPES) | {f"signal.{name}": "bool" for name in signals}
+    return Schema.of(names, dict.fromkeys(lists, "string"))
+
+
+def _load_models(settings: Settings, features: FeatureSet, folder: Path) -> dict[str, ScoringModel]:
+    models = {}
+    known = event_types() | features.types
+    for kind, name in settings.models.items():
+        model = load_model(folder / name)
+        foreign = [feature for feature in model.features if known.get(feature) not in {"int", "double", "bool"}]
+        if foreign:
+            raise ModelError(
+                f"model {name} wants {', '.join(foreign)}, which the policy's features do not define as numbers"
+            )
+        if model.event_kind != kind:
+            raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
+        models[kind] = model
+    return models
+
+
+def _digest(folder: Path, models: Mapping[str, ScoringModel]) -> str:
+    """BLAKE2b-128 of every file of the policy by name and content, and of the models' digests."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in policy_files(folder):
+        content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        hashed.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
+    for kind in sorted(models):
+        hashed.update(f"{kind}\0{models[kind].digest}".encode())
+    return hashed.hexdigest()
+
+
+def policy_files(folder: Path) -> list[Path]:
+    """Every file that belongs to a policy, in one order."""
+    return sorted(p for p in folder.rglob("*") if p.suffix in {".yaml", ".csv"} and "tests" not in p.parts)

@@ -1,0 +1,248 @@
+"""The one way: Event → Admission → Features → Score → Signals and RuleHits → Decision → Record → reply.
+
+Nothing flows back. What fails on the way is named in `degraded`, and the policy's fallback speaks for it; only the
+journal must not fail, since a decision is durable before it is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Protocol
+
+import orjson
+
+from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Violation
+from engine.journal.journal import Journal
+from engine.policy.combine import Source, Verdict
+from engine.policy.signals import PatternMatcher
+from engine.profiles.store import Admit, Change, ProfileStore
+from engine.program import Case, Program
+from engine.projection import (
+    disposition_changes,
+    disposition_of,
+    flag_changes,
+    pack_changes,
+    result_of,
+    standing_changes,
+)
+from engine.records import decision_of, event_of, event_record
+from engine.standing import begin, next_risk, notices
+from engine.values import Admission, Decision, EntityEvent, Event, Record, RuleHit, Stored, UserRisk
+
+ANSWER_RESERVE_S = 0.006
+"""What is kept of a caller's deadline for the commit and the way back."""
+
+
+class Clock(Protocol):
+    """What time it is, in µs, when an event arrives; a replay's clock says the event's own time."""
+
+    def now_us(self, event_us: int) -> int:
+        """Now."""
+
+    def known_us(self, event_us: int) -> int:
+        """What to write as known-at: 0 leaves it to the journal's commit."""
+
+
+class Recorder(Protocol):
+    """Where stage timings go."""
+
+    def observe(self, stage: str, seconds: float) -> None:
+        """One stage took so long."""
+
+
+class Pipeline:
+    """Decides and records events with one program at a time; `program` and `matcher` may be swapped between calls."""
+
+    def __init__(
+        self, program: Program, profiles: ProfileStore, journal: Journal, matcher: PatternMatcher,
+        clock: Clock, recorder: Recorder,
+    ) -> None:  # fmt: skip
+        self.program, self.matcher = program, matcher
+        self._profiles, self._journal, self._clock, self._recorder = profiles, journal, clock, recorder
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def decide(self, event: Event, *, dry_run: bool = False, deadline: float | None = None) -> Decision:
+        """Decide about an event; the stored answer for a known id, `BodyConflict` for a known id with another body."""
+        stored = await self._known(event)
+        if stored is not None:
+            return self._answer(event, stored)
+        decision, case = await self.consider(event, dry_run=dry_run, deadline=deadline)
+        if dry_run:
+            return decision
+        began = perf_counter()
+        changes = self._changes(case, decision)
+        record = self._record(case, decision, changes)
+        stored = await self._journal.append(record)
+        self._recorder.observe("journal", perf_counter() - began)
+        if stored.record is not record:
+            return self._answer(event, stored)
+        self._settle(event, changes)
+        return decision
+
+    async def consider(self, event: Event, *, dry_run: bool, deadline: float | None) -> tuple[Decision, Case]:
+        """All stages up to the decision, without making it durable; a dry run reads by a path that never writes."""
+        program, began = self.program, perf_counter()
+        case = program.open(event, self._clock.now_us(event.time_us))
+        opened = perf_counter()
+        case.admission = await self._admit(case, dry_run, deadline)
+        admitted = perf_counter()
+        program.see(case)
+        seen = perf_counter()
+        program.rate(case)
+        scored = perf_counter()
+        signals = await self._signals(case, deadline)
+        signalled = perf_counter()
+        passed = await self._challenge_passed(event)
+        verdict, hits = program.judge(case, signals, passed)
+        decision = self._decision(case, verdict, hits, signals, dry_run)
+        self._observe(began, opened, admitted, seen, scored, signalled, perf_counter())
+        return decision, case
+
+    async def record(self, event: Event, *, deadline: float | None = None) -> bool:
+        """Take in an event without deciding about it; False when it was known."""
+        if await self._known(event) is not None:
+            return False
+        program = self.program
+        case = program.open(event, self._clock.now_us(event.time_us))
+        target = await self._result_changes(event)
+        case.admission = await self._admit(case, False, deadline, target)
+        program.see(case)
+        _, sources = program.judge_user(case)
+        risk = self._next_risk(case, sources) if sources or case.risk else None
+        changes = [
+            *flag_changes(program, case.entries, case.step_flags),
+            *standing_changes(_user(case), risk, case.risk, None),
+        ]
+        extra = {"late": case.late, "changes": pack_changes([*target, *changes])}
+        record = event_record("event", event, case.admission.number, extra, (), self._clock.known_us(event.time_us))
+        stored = await self._journal.append(record)
+        self._settle(event, changes)
+        return stored.record is record
+
+    async def drain(self) -> None:
+        """Wait for settlements that are still under way."""
+        while self._later:
+            await asyncio.wait(self._later)
+
+    async def _known(self, event: Event) -> Stored | None:
+        stored = await self._journal.find(event.id)
+        if stored is not None and stored.record.digest != event.digest:
+            raise BodyConflict(event.id, stored.record.digest, event.digest)
+        return None if stored is not None and stored.record.kind == "undecided" else stored
+
+    def _answer(self, event: Event, stored: Stored) -> Decision:
+        if stored.record.kind != "decision":
+            raise InvalidInput([Violation("id", "was recorded as an event before; a decision needs an id of its own")])
+        return decision_of(stored)
+
+    async def _admit(
+        self, case: Case, dry_run: bool, deadline: float | None, changes: Sequence[Change] = ()
+    ) -> Admission:
+        """One round trip to the profiles. When they are late or down, the decision goes on without them."""
+        entries, event = case.entries, case.event
+        limit = deadline - ANSWER_RESERVE_S if deadline is not None else None
+        try:
+            if dry_run:
+                return Admission(0, await self._profiles.peek({e.entity: e.key for e in entries}), True)
+            request = Admit(event.id, event.digest, event.body, entries, tuple(changes))
+            return await self._profiles.admit(request, limit)
+        except ProfilesUnavailable:
+            case.degraded.append("profiles")
+            return Admission(0, {}, True)
+
+    async def _signals(self, case: Case, deadline: float | None) -> tuple[str, ...]:
+        histories = self.program.histories(case) if case.step_flags else []
+        if not histories:
+            return ()
+        left = None
+        if deadline is not None:
+            left = max(0.0, min(0.02, deadline - ANSWER_RESERVE_S - asyncio.get_running_loop().time()))
+        try:
+            return tuple(sorted(await self.matcher.match(histories, left)))
+        except PatternsUnavailable:
+            case.degraded.append("patterns")
+            return ()
+
+    async def _challenge_passed(self, event: Event) -> bool:
+        """Whether the payment has passed a challenge; asked only at a stage after the checkout."""
+        payment = event.fields.get("payment.id")
+        if not payment or event.fields.get("event.stage", "checkout") == "checkout":
+            return False
+        events = [event_of(s.record) for s in await self._journal.of_payment(payment) if s.record.kind == "event"]
+        ends = [e.fields.get("challenge.status") for e in events if e.kind == "challenge_result"]
+        return bool(ends) and ends[-1] == "passed"
+
+    async def _result_changes(self, event: Event) -> list[Change]:
+        """What a payment result or challenge result makes of the payment's entries in the logs."""
+        code, payment = result_of(event), event.fields.get("payment.id")
+        if not code or not payment:
+            return []
+        records = [s.record for s in await self._journal.of_payment(payment) if s.record.kind in {"decision", "event"}]
+        paid = [e for e in map(event_of, records) if e.kind == "payment"]
+        opened = [self.program.open(e, e.time_us) for e in paid]
+        return [change for case in opened for change in disposition_changes(case.entries, code)]
+
+    def _decision(
+        self, case: Case, verdict: Verdict, hits: Sequence[RuleHit], signals: tuple[str, ...], dry_run: bool
+    ) -> Decision:
+        user_hits, sources = self.program.judge_user(case)
+        return Decision(
+            id=case.event.id, tier=verdict.tier, action=verdict.action,
+            measures=begin(verdict.measures, case.as_of_us), score=case.score, reasons=verdict.reasons,
+            hits=(*hits, *user_hits), signals=signals, degraded=tuple(case.degraded), flags=tuple(case.flags),
+            user_risk=self._next_risk(case, sources) if case.risk else None,
+            program=self.program.digest, decided_us=self._clock.now_us(case.event.time_us), dry_run=dry_run,
+        )  # fmt: skip
+
+    def _next_risk(self, case: Case, sources: Sequence[Source]) -> UserRisk | None:
+        if case.risk is None:
+            return None
+        hold_us = self.program.policy.settings.hold_us
+        return next_risk(case.risk, sources, case.as_of_us, hold_us, self.program.digest)
+
+    def _changes(self, case: Case, decision: Decision) -> list[Change]:
+        code = disposition_of(decision) if case.event.kind == "payment" else 0
+        return [
+            *disposition_changes(case.entries, code),
+            *flag_changes(self.program, case.entries, case.step_flags),
+            *standing_changes(_user(case), decision.user_risk, case.risk, decision),
+        ]
+
+    def _record(self, case: Case, decision: Decision, changes: Sequence[Change]) -> Record:
+        snapshot = {name: case.row[name] for name in self.program.feature_set.names if name in case.row}
+        extra = {
+            "decision": decision, "features": snapshot, "truncated": case.truncated, "late": case.late,
+            "changes": pack_changes(changes),
+        }  # fmt: skip
+        told = notices(decision.measures, case.measures, case.row, case.event.id)
+        number = case.admission.number
+        return event_record("decision", case.event, number, extra, told, self._clock.known_us(case.event.time_us))
+
+    def _settle(self, event: Event, changes: Sequence[Change]) -> None:
+        """Tell the profiles that the journal holds the event; changes get a number, which is journaled too."""
+        if not changes:
+            self._profiles.settle_soon([event.id])
+            return
+        task = asyncio.get_running_loop().create_task(self._settle_changes(event, changes))
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    async def _settle_changes(self, event: Event, changes: Sequence[Change]) -> None:
+        try:
+            number = await self._profiles.settle(changes, [event.id])
+        except ProfilesUnavailable:
+            return  # the pending entry stays; the reconciler applies the record's changes
+        body = orjson.dumps({"number": number})
+        payment = event.fields.get("payment.id", "")
+        await self._journal.append(Record("settle", event.id, b"", event.time_us, payment, body, b"", number))
+
+    def _observe(self, *moments: float) -> None:
+        names = ("open", "admission", "features", "score", "signals", "rules")
+        for name, start, end in zip(names, moments[:-1], moments[1:], strict=True):
+            self._recorder.observe(name, end - start)
+
+
+def _user(case: Case) -> EntityEvent | None:
+    return next((entry for entry in case.entries if entry.entity == "user"), None)

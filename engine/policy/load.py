@@ -1,0 +1,227 @@
+"""Reads `policy.yaml`, `labels.yaml` and the rule files into frozen values; all mistakes are collected with places."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.codes import COUNTRIES, CURRENCIES
+from engine.language import (
+    Checked,
+    Diagnostics,
+    Fields,
+    Listing,
+    Reader,
+    Scalar,
+    Schema,
+    check,
+    declare_codes,
+    load_yaml,
+)
+from engine.policy.rules import (
+    MEASURES,
+    Band,
+    Fallback,
+    MeasureSpec,
+    Outcome,
+    Required,
+    Rule,
+    Settings,
+)
+from engine.schema import FIELDS, KINDS, OUTCOMES
+from engine.values import Action, Reason, Tier
+
+DAY_US = 86_400_000_000
+CODES = declare_codes(
+    {
+        "E501": "a policy setting is impossible",
+        "E502": "bands do not rise, or do not start at 0",
+        "E503": "a rule id is used twice",
+        "E504": "a reason code has two different texts",
+        "E505": "a rule states neither a tier nor an action nor a measure",
+        "E506": "an unknown measure or measure parameter",
+        "E507": "a rule names an event kind that does not exist",
+    }
+)
+_OUTCOME_KEYS = {"tier", "action", "measures"}
+_RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}
+SOURCES = ("model", "profiles", "patterns")
+
+
+@dataclass(slots=True)
+class PolicyReader:
+    """Reads the files of one policy folder into one `Diagnostics`."""
+
+    folder: Path
+    diagnostics: Diagnostics
+    reasons: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    """Reason code → (first reason, place)."""
+
+    def settings(self) -> Settings:
+        """`policy.yaml` and `labels.yaml`; values after a mistake are neutral and never used."""
+        reader = Reader(self.diagnostics)
+        top = reader.fields(
+            self._yaml("policy.yaml"),
+            {"name", "base_currency", "bands", "default_actions"},
+            {"activation", "markets", "required", "fallbacks", "models", "hold", "lateness", "limit_reason"},
+        )
+        labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
+        currency = top.text("base_currency")
+        if currency and currency not in CURRENCIES:
+            top.mistake("E501", f"{currency} is not an ISO 4217 currency", "base_currency")
+        defaults = top.fields("default_actions", {t.name for t in Tier if t})
+        limit = Reason(
+            "LIMIT", "a limit in force is exceeded", "This order is above your current limit.", "measure:LIMIT_AMOUNT"
+        )
+        return Settings(
+            name=top.text("name"),
+            base_currency=currency,
+            activation=top.choice("activation", ("on_save", "explicit"), "on_save"),
+            markets=self._markets(top),
+            bands={kind: self._bands(kind, node, reader) for kind, node in self._kinds(top, "bands")},
+            default_actions={t: _action(defaults.choice(t.name, _ACTIONS)) or Action.ALLOW for t in Tier if t},
+            required=tuple(
+                self._required(item)
+                for item in top.fields_list("required", {"on", "fields", "reason"}, _OUTCOME_KEYS | {"above"})
+            ),
+            fallbacks=tuple(
+                self._fallback(item)
+                for item in top.fields_list("fallbacks", {"source", "reason"}, _OUTCOME_KEYS | {"above"})
+            ),
+            models={kind: reader.text(node) or "" for kind, node in self._kinds(top, "models")},
+            hold_us=top.duration_us("hold", 30 * DAY_US),
+            lateness_us=top.duration_us("lateness", 30 * DAY_US),
+            fraud_outcomes=labels.choices("fraud", OUTCOMES),
+            mature_after_us=labels.duration_us("mature_after"),
+            limit_reason=self._reason(
+                top.fields("limit_reason", {"code", "analyst"}, {"customer"}), "measure:LIMIT_AMOUNT"
+            )
+            if "limit_reason" in top
+            else limit,
+        )
+
+    def rules(self, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
+        """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""
+        places: dict[str, str] = {}
+        for path in sorted((self.folder / "risk").glob("*.yaml")):
+            top = Reader(self.diagnostics).fields(self._yaml(f"risk/{path.name}"), {"ruleset", "on", "rules"}, {"note"})
+            on = self._on(top)
+            for item in top.fields_list("rules", {"id", "when", "then", "reason"}, _RULE_KEYS):
+                rule = self._rule(top.text("ruleset"), on, item)
+                if rule.id in places:
+                    item.mistake("E503", f"rule id `{rule.id}` is used twice", "id", f"first at {places[rule.id]}")
+                places.setdefault(rule.id, rule.place)
+                condition = item.scalar("when")
+                checked = check(condition, schema, self.diagnostics) if condition is not None else None
+                if checked is not None:
+                    yield rule, checked
+
+    def _yaml(self, name: str) -> Any:
+        return load_yaml(self.folder / name, self.diagnostics, name)
+
+    def _kinds(self, top: Fields, key: str) -> Iterator[tuple[str, Any]]:
+        for name, node in top.entries(key):
+            if name.value in KINDS:
+                yield name.value, node
+            else:
+                self.diagnostics.error("E507", f"`{name.value}` is not an event kind", name.position(), name.length)
+
+    def _markets(self, top: Fields) -> Mapping[str, str]:
+        reader, zones = Reader(self.diagnostics), zoneinfo.available_timezones()
+        markets = {}
+        for name, node in top.entries("markets"):
+            zone = reader.text(node) or ""
+            if name.value not in COUNTRIES:
+                self.diagnostics.error("E501", f"{name.value} is not an ISO 3166 code", name.position(), name.length)
+            if zone not in zones:
+                self.diagnostics.error("E501", f"{zone} is not an IANA time zone", node.position(), node.length)
+            markets[name.value] = zone
+        return markets
+
+    def _bands(self, kind: str, node: Any, reader: Reader) -> tuple[Band, ...]:
+        bands: list[Band] = []
+        for item_node in reader.items(node):
+            item = reader.fields(item_node, {"from_score", "tier", "action"}, {"reason", "measures"})
+            start = item.number("from_score", 0.0, 0.0, 1.0)
+            reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"band:{kind}")
+            if (not bands and start) or (bands and start <= bands[-1].from_score):
+                item.mistake("E502", "bands must start at 0 and rise", "from_score")
+            bands.append(Band(start, self._outcome(item), reason))
+        return tuple(bands)
+
+    def _on(self, top: Fields) -> tuple[str, ...]:
+        nodes = top.items("on") if isinstance(top.get("on"), Listing) else (top.get("on"),)
+        kinds = []
+        for node in nodes:
+            if isinstance(node, Scalar):
+                if node.value not in KINDS and node.value != "user":
+                    self.diagnostics.error("E507", f"`{node.value}` is not an event kind", node.position(), node.length)
+                kinds.append(node.value)
+        return tuple(kinds)
+
+    def _rule(self, ruleset: str, on: tuple[str, ...], item: Fields) -> Rule:
+        rule_id = item.text("id")
+        outcome = self._outcome(item.fields("then", (), _OUTCOME_KEYS))
+        if outcome == Outcome(None, None) and "then" in item:
+            item.mistake("E505", "`then` needs a tier, an action or a measure", "then")
+        return Rule(
+            id=rule_id, ruleset=ruleset, on=on, outcome=outcome,
+            reason=self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"rule:{rule_id}"),
+            status=item.choice("status", ("enforce", "observe", "off"), "enforce"),
+            from_us=item.timestamp_us("from", 0), until_us=item.timestamp_us("until", 0),
+            rollout=item.share("rollout", 1.0),
+            unknown_hits=item.choice("when_unknown", ("miss", "hit"), "miss") == "hit",
+            final=item.boolean("final", False), place=str(item.position("id")).rpartition(":")[0],
+        )  # fmt: skip
+
+    def _outcome(self, item: Fields) -> Outcome:
+        tier = item.choice("tier", [t.name for t in Tier if t], "")
+        return Outcome(
+            Tier[tier] if tier else None,
+            _action(item.choice("action", _ACTIONS, "")),
+            tuple(self._measure(node) for node in item.items("measures")),
+        )
+
+    def _measure(self, node: Any) -> MeasureSpec:
+        """`MONITOR`, or a mapping `{kind: LIMIT_AMOUNT, max: 100, currency: EUR, per: day, for: 30d}`."""
+        reader = Reader(self.diagnostics)
+        if isinstance(node, Scalar):
+            return MeasureSpec(reader.choice(node, MEASURES) or "", {}, 0)
+        every = frozenset().union(*MEASURES.values())
+        item = reader.fields(node, {"kind"}, every | {"for", "lift"})
+        kind = item.choice("kind", MEASURES)
+        parameters: dict[str, Any] = {}
+        for name in sorted(every & item.values.keys()):
+            if name not in MEASURES.get(kind, every):
+                item.mistake("E506", f"{kind} has no parameter `{name}`", name)
+            parameters[name] = item.number(name) if name == "max" else item.text(name)
+        return MeasureSpec(kind, parameters, item.duration_us("for", 0), item.text("lift", ""))
+
+    def _reason(self, item: Fields, source: str) -> Reason:
+        if item.node is None:
+            return Reason("SCORE", "the model's score alone", "", source)
+        reason = Reason(item.text("code"), item.text("analyst"), item.text("customer", ""), source)
+        known, place = self.reasons.setdefault(reason.code, (reason, str(item.position())))
+        if (known.analyst, known.customer) != (reason.analyst, reason.customer):
+            item.mistake("E504", f"reason `{reason.code}` has other texts at {place}", "code")
+        return reason
+
+    def _required(self, item: Fields) -> Required:
+        fields = item.choices("fields", FIELDS)
+        reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), "required")
+        return Required(item.choice("on", KINDS), fields, item.number("above", 0.0), self._outcome(item), reason)
+
+    def _fallback(self, item: Fields) -> Fallback:
+        source = item.choice("source", SOURCES)
+        reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"fallback:{source}")
+        return Fallback(source, item.number("above", 0.0), self._outcome(item), reason)
+
+
+_ACTIONS = tuple(a.name for a in Action if a)
+
+
+def _action(name: str) -> Action | None:
+    return Action[name] if name else None

@@ -1,0 +1,151 @@
+"""The live program: policy, features, patterns and models as one immutable value with one digest.
+
+A request takes the reference once. A reload makes a new program beside the old one and swaps the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from engine.errors import ModelError
+from engine.eventlog import LogLayout
+from engine.features.enrich import Rates, enrich
+from engine.features.online import OnlineFeatures
+from engine.features.spec import FeatureSet
+from engine.policy.combine import Source, Verdict, band_of, combine
+from engine.policy.evaluate import Policy
+from engine.policy.patterns import History
+from engine.policy.rules import Fallback
+from engine.profiles.identity import Identity
+from engine.scoring.model import ScoringModel
+from engine.standing import enforce_limits, measures_of, risk_of
+from engine.values import Admission, EntityEvent, Event, Measure, Reason, Row, RuleHit, UserRisk
+
+STALE_CLOCK_US = 5 * 60_000_000
+
+
+@dataclass(slots=True)
+class Case:
+    """One event on its way: what is known of it so far. Each stage adds its part and none takes back another's."""
+
+    event: Event
+    row: Row
+    entries: tuple[EntityEvent, ...]
+    as_of_us: int
+    late: bool
+    degraded: list[str]
+    flags: list[str]
+    admission: Admission = field(default_factory=lambda: Admission(0, {}, True))
+    truncated: list[str] = field(default_factory=list)
+    score: float | None = None
+    step_flags: dict[str, int] = field(default_factory=dict)
+    """Entity → pattern steps that this event satisfies, as bits."""
+    risk: UserRisk | None = None
+    measures: tuple[Measure, ...] = ()
+    """In force before this event."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """What decides. Every method is pure: the same case gives the same answer."""
+
+    digest: str
+    policy: Policy
+    feature_set: FeatureSet
+    features: OnlineFeatures
+    layouts: Mapping[str, LogLayout]
+    models: Mapping[str, ScoringModel]
+    rates: Rates
+    identity: Identity
+
+    def open(self, event: Event, now_us: int) -> Case:
+        """Derive the event's own fields and what it puts into each log."""
+        settings = self.policy.settings
+        row, missing = enrich(event, self.rates, lambda market: settings.markets.get(market, ""))
+        stale = abs(event.time_us - now_us) > STALE_CLOCK_US
+        late = now_us - event.time_us > settings.lateness_us
+        entries = self.features.entries(event, row, self.identity.key, late=late)
+        flags = [name for name, is_set in (("STALE_CLOCK", stale), ("LATE", late)) if is_set]
+        return Case(event, row, entries, now_us if stale else event.time_us, late, list(missing), flags)
+
+    def see(self, case: Case) -> None:
+        """Compute features, standing and pattern steps from the states that the admission returned."""
+        states, row = case.admission.states, case.row
+        if "user" in states:
+            case.risk = risk_of(states["user"])
+            case.measures = measures_of(states["user"], case.as_of_us)
+            row["user.risk.tier"] = case.risk.tier.name
+            row["user.measures"] = [measure.kind for measure in case.measures]
+        case.truncated = self.features.compute(row, case.entries, states, case.as_of_us)
+        plan = self.policy.plan
+        for entity in plan.tests:
+            if entity in states:
+                case.step_flags[entity] = plan.flags(entity, case.event.kind, row)
+
+    def histories(self, case: Case) -> list[History]:
+        """What the pattern matcher must see; empty for most events."""
+        plan, found = self.policy.plan, []
+        for entry in case.entries:
+            flags = case.step_flags.get(entry.entity, 0)
+            if flags:
+                state, layout = case.admission.states[entry.entity], self.layouts[entry.entity]
+                number = case.admission.number or 2**62
+                history = plan.history(entry, state, layout, case.row, flags, number)
+                if history is not None:
+                    found.append(history)
+        return found
+
+    def rate(self, case: Case) -> None:
+        """Score the event with the model of its kind; without one the score stays absent."""
+        model = self.models.get(case.event.kind)
+        if model is None:
+            return
+        try:
+            read = case.row.get
+            _, case.score = model.score([read(name) for name in model.features])
+            case.row["score"] = case.score
+        except ModelError:
+            case.degraded.append("model")
+
+    def judge(self, case: Case, signals: Sequence[str], challenge_passed: bool) -> tuple[Verdict, list[RuleHit]]:
+        """Signals and rules, then everything that speaks combined into tier, action and measures."""
+        for name in self.policy.plan.signals:
+            case.row[f"signal.{name}"] = name in signals
+        case.row["degraded"] = case.degraded
+        rules = self.policy.by_kind.get(case.event.kind)
+        hits, sources = rules.evaluate(case.row, case.as_of_us) if rules else ([], [])
+        sources += self._band(case)
+        sources += self._missing(case)
+        sources += enforce_limits(case.event.kind, case.row, case.measures, self.policy.settings)
+        return combine(sources, self.policy.settings.default_actions, challenge_passed=challenge_passed), hits
+
+    def judge_user(self, case: Case) -> tuple[list[RuleHit], list[Source]]:
+        """The `on: user` rules."""
+        rules = self.policy.by_kind.get("user")
+        return rules.evaluate(case.row, case.as_of_us) if rules else ([], [])
+
+    def _band(self, case: Case) -> list[Source]:
+        bands = self.policy.settings.bands.get(case.event.kind, ())
+        band = band_of(bands, case.score) if case.score is not None else None
+        return [Source(band.outcome, band.reason)] if band else []
+
+    def _missing(self, case: Case) -> list[Source]:
+        """Required fields that are absent, and the fallback of each source that failed."""
+        row, settings = case.row, self.policy.settings
+        amount = row.get("txn.amount_base", float("inf"))
+        sources = []
+        for required in settings.required:
+            absent = [name for name in required.fields if name not in row] if required.on == case.event.kind else []
+            if absent and amount > required.above_base:
+                reason = required.reason
+                sources.append(
+                    Source(
+                        required.outcome, Reason(reason.code, reason.analyst, reason.customer, f"required:{absent[0]}")
+                    )
+                )
+        return sources + [Source(f.outcome, f.reason) for f in settings.fallbacks if _applies(f, case, amount)]
+
+
+def _applies(fallback: Fallback, case: Case, amount: float) -> bool:
+    return fallback.source in case.degraded and amount > fallback.above_base

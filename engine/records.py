@@ -1,0 +1,81 @@
+"""Records of the journal: how decisions, events and outcomes are written, and read back as the values they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from engine.errors import NotFound
+from engine.intake import event_from_fields
+from engine.schema import PERSONAL
+from engine.values import (
+    Action,
+    Decision,
+    Event,
+    Measure,
+    Reason,
+    Record,
+    Result,
+    RuleHit,
+    Stored,
+    Tier,
+    UserRisk,
+)
+
+CANONICAL = orjson.OPT_SORT_KEYS
+
+
+def event_record(
+    kind: str,
+    event: Event,
+    number: int,
+    extra: Mapping[str, Any],
+    notices: Sequence[Mapping[str, Any]] = (),
+    known_us: int = 0,
+) -> Record:
+    """A record that carries an event: personal fields apart, `extra` (decision, snapshot) beside the public ones."""
+    public: dict[str, Any] = {}
+    personal: dict[str, Any] = {}
+    for name, value in event.fields.items():
+        (personal if name in PERSONAL else public)[name] = value
+    body = orjson.dumps({"kind": event.kind, "fields": public, **extra})
+    apart = orjson.dumps(personal) if personal else b""
+    payment = public.get("payment.id", "")
+    return Record(kind, event.id, event.digest, event.time_us, payment, body, apart, number, notices, known_us)
+
+
+def event_of(record: Record) -> Event:
+    """The event that a record carries."""
+    body = orjson.loads(record.public)
+    fields = body["fields"] | (orjson.loads(record.personal) if record.personal else {})
+    return event_from_fields(record.id, body["kind"], record.event_us, fields)
+
+
+def outcome_record(
+    outcome: Mapping[str, Any], digest: bytes, known_us: int, changes: Sequence[Any], *, orphan: bool
+) -> Record:
+    """A record of what turned out to be true of an event; an orphan speaks of an id that is not known (yet)."""
+    body = orjson.dumps({"outcome": outcome, "orphan": orphan, "changes": changes}, option=CANONICAL)
+    return Record("outcome", outcome["id"], digest, outcome["time_us"], "", body, b"", 0, (), known_us)
+
+
+def decision_of(stored: Stored) -> Decision:
+    """The decision that a record holds; `NotFound` for a record of another kind."""
+    if stored.record.kind != "decision":
+        raise NotFound(f"{stored.record.id!r} was recorded, not decided")
+    return _decision(orjson.loads(stored.record.public)["decision"])
+
+
+def _decision(body: Mapping[str, Any]) -> Decision:
+    risk = body["user_risk"]
+    return Decision(
+        id=body["id"], tier=Tier(body["tier"]), action=Action(body["action"]),
+        measures=tuple(Measure(**m) for m in body["measures"]), score=body["score"],
+        reasons=tuple(Reason(**r) for r in body["reasons"]),
+        hits=tuple(RuleHit(h["rule"], Result(h["result"]), h["failing"], h["enforced"]) for h in body["hits"]),
+        signals=tuple(body["signals"]), degraded=tuple(body["degraded"]), flags=tuple(body["flags"]),
+        user_risk=UserRisk(**{**risk, "tier": Tier(risk["tier"]), "reasons": tuple(risk["reasons"])}) if risk else None,
+        program=body["program"], decided_us=body["decided_us"], dry_run=body["dry_run"],
+    )  # fmt: skip
