@@ -75,7 +75,7 @@ def sink() -> MemorySink:
 SHOP = """
 mapping: shop
 source: {format: csv}
-id: "shop-{order}"
+id: "{order}"
 kind: payment
 time: {column: at, zone: UTC}
 fields:
