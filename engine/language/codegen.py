@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from engine.language.emitted import Code, plain, union
 from engine.language.expression import (
     Binary,
     Conditional,
@@ -27,11 +28,8 @@ from engine.language.expression import (
 )
 from engine.language.functions import Overload
 from engine.language.functions_texts import regex
-from engine.language.interpret import Lists, Scope, from_row, run
-from engine.language.operators import binary, double_divide, equals, int_divide, int_remainder, negative
-from engine.language.quantities import INT_MAX, INT_MIN, UNKNOWN, ExpressionError, Failure
+from engine.language.interpret import Lists
 from engine.language.resolve import Apply, Coalesce, InList, Present
-from engine.language.truth import negate
 from engine.language.types import (
     BOOL,
     BYTES,
@@ -47,47 +45,9 @@ from engine.language.types import (
     Type,
 )
 
-ABSENT = float("nan")
-"""Stands in a variable for an absent number: every comparison with it is false, so only the false road asks `is`."""
 _SCALARS = frozenset({BOOL, INT, UINT, DOUBLE, STRING, BYTES, TIMESTAMP, DURATION})
 _TEXT_METHODS = {"startsWith": "{0}.startswith({1})", "endsWith": "{0}.endswith({1})", "contains": "({1} in {0})"}
 _INT_OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
-
-
-def _in_range(value: int) -> int:
-    if INT_MIN <= value <= INT_MAX:
-        return value
-    raise ExpressionError("64-bit overflow")
-
-
-def _sound(value: Any) -> Any:
-    """The value, unless it is ERROR."""
-    if type(value) is Failure:
-        raise ExpressionError(value.reason)
-    return value
-
-
-BUILTINS: dict[str, Any] = {
-    "UNKNOWN": UNKNOWN, "ABSENT": ABSENT, "sound": _sound, "run": run, "Scope": Scope, "from_row": from_row,
-    "binary": binary, "equals": equals, "negate": negate, "negative": negative,
-    "divide": int_divide, "remainder": int_remainder, "ratio": double_divide,
-    "add": lambda a, b: _in_range(a + b), "subtract": lambda a, b: _in_range(a - b),
-    "multiply": lambda a, b: _in_range(a * b),
-}  # fmt: skip
-"""What generated code may call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """A Python expression, and the variables that must be known before it may be evaluated.
-
-    `quiet`: with an unknown variable it is just false, without an exception. `denied`: it stands for `not text`.
-    """
-
-    text: str
-    needs: tuple[str, ...] = ()
-    quiet: bool = False
-    denied: bool = False
 
 
 @dataclass(slots=True)
@@ -323,7 +283,7 @@ class Generator:
             case Coalesce():
                 self.assign_coalesce(name, node)
             case _:
-                code = self.code(node)
+                code = self.floating(node)
                 unknown = self.is_unknown(code.needs)
                 self.emit(f"{name} = UNKNOWN if {unknown} else {plain(code)}" if unknown else f"{name} = {plain(code)}")
 
@@ -399,16 +359,6 @@ def _may_be_quiet(node: Node) -> bool:
         listed = isinstance(node.right, ListNode) and all(isinstance(item, Literal) for item in node.right.items)
         return isinstance(node.left, simple) and (listed or isinstance(node.right, simple))
     return isinstance(node, simple) or (isinstance(node, InList) and isinstance(node.value, simple))
-
-
-def plain(code: Code) -> str:
-    """The expression itself, with its denial written out."""
-    return f"(not {code.text})" if code.denied else code.text
-
-
-def union(*codes: Code) -> tuple[str, ...]:
-    """All needed variables, each once."""
-    return tuple(dict.fromkeys(name for code in codes for name in code.needs))
 
 
 def _static_form(forms: list[Overload], types: list[Type]) -> Overload | None:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.language.check import Checked
-from engine.language.codegen import BUILTINS, Code, Generator, plain
+from engine.language.codegen import Generator
+from engine.language.emitted import BUILTINS, Code, plain
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
 from engine.language.types import DURATION, DYN, TIMESTAMP
@@ -80,7 +81,7 @@ def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row
         return to_row(evaluate(checked, row, named))
 
     generator = Generator(named, depth=2)
-    code = generator.code(checked.tree)
+    code = generator.floating(checked.tree)
     unknown = generator.is_unknown(code.needs)
     if unknown:
         generator.emit(f"if {unknown}: return UNKNOWN")

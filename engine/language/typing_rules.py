@@ -25,22 +25,15 @@ from engine.language.expression import (
     Unary,
 )
 from engine.language.functions import FUNCTIONS, KINDS, Overload
-from engine.language.functions_moments import parse_duration, parse_timestamp, zone
-from engine.language.functions_places import address, network
-from engine.language.functions_texts import regex
 from engine.language.quantities import TypeName
 from engine.language.resolve import Apply, Coalesce, InList, Present, dotted_anywhere, root_of
 from engine.language.types import (
     BOOL,
-    BYTES,
     DOUBLE,
-    DURATION,
     DYN,
     INT,
     NULL,
-    NUMBERS,
     STRING,
-    TIMESTAMP,
     UINT,
     Type,
     fits,
@@ -48,37 +41,7 @@ from engine.language.types import (
     list_of,
     map_of,
 )
-
-ORDERED = frozenset({BOOL, INT, UINT, DOUBLE, STRING, BYTES, TIMESTAMP, DURATION, DYN})
-_TIMES = {
-    ("+", TIMESTAMP, DURATION): TIMESTAMP, ("+", DURATION, TIMESTAMP): TIMESTAMP, ("+", DURATION, DURATION): DURATION,
-    ("-", TIMESTAMP, TIMESTAMP): DURATION, ("-", TIMESTAMP, DURATION): TIMESTAMP, ("-", DURATION, DURATION): DURATION,
-}  # fmt: skip
-_CONSTANT_CHECKS: dict[tuple[str, int], Callable[[str], Any]] = {
-    ("matches", 1): regex, ("timestamp", 0): parse_timestamp, ("duration", 0): parse_duration, ("ip", 0): address,
-    ("cidr", 0): network, ("ip_in", 1): lambda text: network(text) if "/" in text else address(text),
-}  # fmt: skip
-
-
-def arithmetic(operator: str, left: Type, right: Type) -> Type | None:
-    """The type of left ⊕ right, or None if there is no such operation."""
-    if DYN in (left, right):
-        return _dynamic(operator, right if left == DYN else left)
-    if (operator, left, right) in _TIMES:
-        return _TIMES[operator, left, right]
-    if operator == "+" and left.name == right.name == "list":
-        return join(left, right)
-    same = left == right
-    if same and (left in (INT, UINT) or (left == DOUBLE and operator != "%")):
-        return left
-    return left if same and operator == "+" and left in (STRING, BYTES) else None
-
-
-def _dynamic(operator: str, other: Type) -> Type | None:
-    """With one side dyn: the other's type where only it is possible, None where nothing is."""
-    if other in (BOOL, NULL) or other.name == "map" or (other.name == "list" and operator != "+"):
-        return None
-    return other if other in NUMBERS or other in (STRING, BYTES) else DYN
+from engine.language.typing_tables import ORDERED, arithmetic, constant_reader
 
 
 @dataclass(slots=True)
@@ -222,7 +185,7 @@ class Typer:
         node = self.typed(node)
         if fits(node.type, BOOL):
             return node
-        hint = "compare it with something, such as `!= \"\"`" if node.type == STRING else "compare it with something"
+        hint = 'compare it with something, such as `!= ""`' if node.type == STRING else "compare it with something"
         message = f"`{where}` joins conditions, but `{self.source(node)}` is {node.type}"
         return self.mistake(node, "E304", message, hint, str(node.type), "bool")
 
@@ -387,9 +350,7 @@ class Typer:
     def constants(self, node: Apply) -> None:
         """Constant arguments that can only ever fail, such as a broken regular expression."""
         for i, arg in enumerate(node.args):
-            test = _CONSTANT_CHECKS.get((node.function.name, i))
-            if node.function.name.startswith("get") and i == 1:
-                test = zone
+            test = constant_reader(node.function.name, i)
             for part in arg.items if isinstance(arg, ListNode) else (arg,):
                 if test and isinstance(part, Literal) and isinstance(part.value, str):
                     self.constant(part, test)
