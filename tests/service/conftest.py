@@ -21,7 +21,7 @@ from engine.settings import Settings, read_settings
 from tests.service.tiny import TinyEngine
 
 PAYMENT = {
-    "id": "e1", "kind": "payment", "time": "2026-11-24T10:00:00Z", "user.id": "u-771", "device.id": "d-88",
+    "id": "e1", "kind": "payment", "time": "2024-11-24T10:00:00Z", "user.id": "u-771", "device.id": "d-88",
     "payment.id": "p1", "txn.amount_minor": 4_990, "txn.currency": "EUR", "card.token": "tok_31", "card.bin": "411111",
     "card.last4": "1881", "email.address": "anna.lind@example.org", "ip.address": "203.0.113.7",
     "phone.number": "+4930123456", "address.street": "Lindenweg 5", "address.city": "Halle",

@@ -52,11 +52,11 @@ async def test_a_decision_comes_back_whole(service: Service) -> None:
 
 async def test_what_is_recorded_reaches_the_engine(service: Service) -> None:
     """Record and RecordOutcome answer with the id and the time at which it was known."""
-    event = {"id": "e2", "kind": "login", "time": "2026-11-24T10:00:00Z", "user.id": "u1"}
+    event = {"id": "e2", "kind": "login", "time": "2024-11-24T10:00:00Z", "user.id": "u1"}
     reply = await service.call("Record", convert.record_request(event))
     assert reply.id == "e2"
     assert reply.known_at.seconds > 0
-    outcome = {"id": "o1", "kind": "chargeback", "event_id": "e2", "time": "2026-11-24T10:00:00Z"}
+    outcome = {"id": "o1", "kind": "chargeback", "event_id": "e2", "time": "2024-11-24T10:00:00Z"}
     reply = await service.call("RecordOutcome", convert.outcome_request(outcome))
     assert reply.id == "o1"
     assert service.engine.recorded["e2"].kind == "login"
