@@ -51,6 +51,7 @@ _RANGES = {
     "geo.latitude": (-90.0, 90.0), "geo.longitude": (-180.0, 180.0), "txn.amount_minor": (0, MAX_MINOR),
     "review.rating": (1, 5), "page.seconds": (0.0, 86_400.0), "coupon.value_base": (0.0, 1e9),
 }  # fmt: skip
+_BASKET = ("basket.items", "basket.categories", "basket.quantities")
 _ISO_COUNTRY = frozenset(name for name in FIELDS if name.endswith(".country")) | {"event.market"}
 
 
@@ -71,8 +72,10 @@ def read_event(document: Mapping[str, Any], *, now_us: int) -> Event:
                 fields[name] = check(value)
             except ValueError as problem:
                 wrong.append(Violation(name, str(problem)))
-    if ("txn.amount_minor" in fields) != ("txn.currency" in fields) and not wrong:
-        wrong.append(Violation("txn", "an amount needs a currency, and a currency an amount"))
+    if not wrong:
+        _check_together(fields, wrong)
+    if kind == "payment":
+        fields.setdefault("event.stage", "checkout")
     _refuse_card_numbers(event_id, fields, wrong)
     if wrong:
         raise InvalidInput(wrong)
@@ -115,6 +118,8 @@ def read_outcome(document: Mapping[str, Any], *, now_us: int) -> dict[str, Any]:
             wrong.append(Violation(_printable(name), "is not a field of an outcome"))
         elif value is not None:
             result[name] = _checked(name, value, checks[name], wrong)
+    if ("amount_minor" in result) != ("currency" in result):
+        wrong.append(Violation("amount_minor", "an amount needs a currency, and a currency an amount"))
     _refuse_card_numbers("", {k: v for k, v in result.items() if isinstance(v, str)}, wrong)
     if wrong:
         raise InvalidInput(wrong)
@@ -156,6 +161,15 @@ def passes_luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
+def _check_together(fields: Mapping[str, Any], wrong: list[Violation]) -> None:
+    """Fields that mean something only together."""
+    if ("txn.amount_minor" in fields) != ("txn.currency" in fields):
+        wrong.append(Violation("txn", "an amount needs a currency, and a currency an amount"))
+    lines = {len(fields[name]) for name in _BASKET if name in fields}
+    if len(lines) > 1:
+        wrong.append(Violation("basket", "items, categories and quantities must have one entry for each line"))
+
+
 def _fail(reason: str) -> NoReturn:
     raise ValueError(reason)
 
@@ -179,6 +193,14 @@ def _read_time(flat: dict[str, Any], wrong: list[Violation], now_us: int) -> int
     except ValueError as problem:
         wrong.append(Violation("time", str(problem)))
         return 0
+    return time_us
+
+
+def _moment(value: object) -> int:
+    """A time of the past or near future: RFC 3339 text, or µs from a caller that has read it already."""
+    time_us = value if isinstance(value, int) and not isinstance(value, bool) else timestamp_us(value)
+    if not 0 <= time_us < 4_102_444_800_000_000:
+        _fail("must lie between 1970 and 2100")
     return time_us
 
 
@@ -241,6 +263,8 @@ def _list_of(check: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
     def checked(value: object) -> list[Any]:
         if not isinstance(value, (list, tuple)):
             _fail("must be a list")
+        if not value:
+            _fail("is empty; leave it out instead")
         if len(value) > MAX_LINES:
             _fail(f"has more than {MAX_LINES} lines")
         return [check(line) for line in value]
@@ -251,6 +275,8 @@ def _list_of(check: Callable[[Any], Any]) -> Callable[[object], list[Any]]:
 def _attributes(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         _fail("must be a map of texts")
+    if not value:
+        _fail("is empty; leave it out instead")
     if len(value) > MAX_ATTRIBUTES:
         _fail(f"has {len(value)} entries; at most {MAX_ATTRIBUTES} are taken")
     return {_text(name, 64): _text(text) for name, text in value.items()}
@@ -309,7 +335,7 @@ def _check_for(field: Field) -> Callable[[Any], Any]:
     simple: dict[str, Callable[[Any], Any]] = {
         "int": _integer, "double": _double, "bool": _boolean, "map(string, string)": _attributes,
         "list(string)": _list_of(_text), "list(int)": _list_of(_integer),
-        "timestamp": lambda v: v if isinstance(v, int) and not isinstance(v, bool) else timestamp_us(v),
+        "timestamp": _moment,
     }  # fmt: skip
     return _string_check(field) if field.type == "string" else _ranged(simple[field.type], field.name)
 

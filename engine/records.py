@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,3 +80,8 @@ def _decision(body: Mapping[str, Any]) -> Decision:
         user_risk=UserRisk(**{**risk, "tier": Tier(risk["tier"]), "reasons": tuple(risk["reasons"])}) if risk else None,
         program=body["program"], decided_us=body["decided_us"], dry_run=body["dry_run"],
     )  # fmt: skip
+
+
+def outcome_digest(outcome: Mapping[str, Any]) -> bytes:
+    """Body digest of an outcome: BLAKE2b-128 of its canonical JSON."""
+    return hashlib.blake2b(orjson.dumps(outcome, option=CANONICAL), digest_size=16).digest()

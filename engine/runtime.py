@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.program import Case, Program
 from engine.projection import outcome_changes, pack_changes, standing_changes
-from engine.records import decision_of, event_of, outcome_record
+from engine.records import decision_of, event_of, outcome_digest, outcome_record
 from engine.standing import measures_of, next_risk
 from engine.values import Admission, Assessment, Decision, Event, Record
 
@@ -221,8 +220,3 @@ class Runtime:
             await asyncio.sleep(PROBE_S)
             if not self.journal.writable():
                 await asyncio.to_thread(self.journal.probe)
-
-
-def outcome_digest(outcome: Mapping[str, Any]) -> bytes:
-    """Body digest of an outcome: BLAKE2b-128 of its canonical JSON."""
-    return hashlib.blake2b(orjson.dumps(outcome, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()

@@ -1,0 +1,106 @@
+"""Where imports go: the journal first, batch by batch with the position of the source, then profiles in bulk."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.batch.load import BatchResult, Item
+from engine.bulk import Spill, replay
+from engine.errors import BodyConflict
+from engine.journal.sqlite import SqliteJournal
+from engine.profiles.sqlite import SqliteProfiles
+from engine.profiles.store import Change
+from engine.program import Program
+from engine.projection import disposition_changes, outcome_changes, pack_changes, result_of
+from engine.records import event_of, event_record, outcome_digest, outcome_record
+from engine.values import EntityEvent, Event, Record
+
+REMEMBERED = 200_000
+"""Payments whose log entries are at hand when their result comes; older ones are looked up in the journal."""
+
+
+class ImportSink:
+    """An `EventSink` over the embedded stores. Rows known already are counted, never taken twice.
+
+    What becomes known with an import is known at its event time, or when the file states it.
+    """
+
+    def __init__(self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path) -> None:
+        self._program, self._profiles, self._journal, self._folder = program, profiles, journal, folder
+        replay(journal, profiles, program, profiles.reconciled(), folder)  # what an earlier import left unmerged
+        self._spill = Spill(program, folder)
+        self._source = ""
+        self._payments: OrderedDict[str, tuple[EntityEvent, ...]] = OrderedDict()
+
+    def position(self, source_digest: bytes) -> int:
+        """Events of this source that are durable already; what is written from here on belongs to it."""
+        self._source = source_digest.hex()
+        return self._journal.position(self._source)
+
+    def write(self, batch: Sequence[Item], position: int) -> BatchResult:
+        """Journal a batch together with its position, and put what is new on the way to profiles."""
+        first = self._profiles.reserve(len(batch))
+        prepared: list[tuple[Record, tuple[EntityEvent, ...], Sequence[Change]]] = []
+        for number, (event, outcomes) in enumerate(batch, first):
+            entries: tuple[EntityEvent, ...] = ()
+            if event is not None:
+                entries, changes = self._event(event)
+                record = event_record("event", event, number, {"changes": pack_changes(changes)}, (), event.time_us)
+                prepared.append((record, entries, changes))
+            prepared += [self._outcome(outcome, event, entries) for outcome in outcomes]
+        answers = self._journal.load([record for record, _, _ in prepared], self._source, position)
+        new, conflicts = 0, []
+        for (record, entries, changes), answer in zip(prepared, answers, strict=True):
+            if isinstance(answer, BodyConflict):
+                conflicts.append(record.id)
+            elif answer.record is record:
+                new += 1
+                self._spill.add(entries, changes, record.number)
+        return BatchResult(new, len(prepared) - new - len(conflicts), tuple(conflicts))
+
+    def finish(self) -> None:
+        """Merge all that was new into profiles."""
+        self._spill.merge_into(self._profiles)
+        self._profiles.mark_reconciled(self._journal.last_seq())
+        self._spill = Spill(self._program, self._folder)
+
+    def _event(self, event: Event) -> tuple[tuple[EntityEvent, ...], Sequence[Change]]:
+        entries = self._program.open(event, event.time_us).entries
+        payment = event.fields.get("payment.id")
+        if not payment:
+            return entries, ()
+        if event.kind == "payment":
+            self._payments[payment] = entries
+            if len(self._payments) > REMEMBERED:
+                self._payments.popitem(last=False)
+        code = result_of(event)
+        return entries, disposition_changes(self._paid(payment), code) if code else ()
+
+    def _paid(self, payment: str) -> tuple[EntityEvent, ...]:
+        """The log entries of a payment."""
+        known = self._payments.get(payment)
+        if known is not None:
+            return known
+        events = [
+            event_of(s.record) for s in self._journal.of_payment_now(payment) if s.record.kind in {"event", "decision"}
+        ]
+        return tuple(e for event in events if event.kind == "payment" for e in self._entries(event))
+
+    def _entries(self, event: Event) -> tuple[EntityEvent, ...]:
+        return self._program.open(event, event.time_us).entries
+
+    def _outcome(
+        self, outcome: Mapping[str, Any], event: Event | None, entries: tuple[EntityEvent, ...]
+    ) -> tuple[Record, tuple[EntityEvent, ...], Sequence[Change]]:
+        """An outcome speaks of the event beside it, or of one in the journal; else it is kept as an orphan."""
+        if event is None or outcome["event_id"] != event.id:
+            stored = self._journal.find_now(outcome["event_id"])
+            known = stored is not None and stored.record.kind in {"event", "decision"}
+            entries = self._entries(event_of(stored.record)) if stored is not None and known else ()
+        known_us = outcome.get("known_us") or outcome["time_us"]
+        changes = outcome_changes(entries, outcome, known_us, {})
+        record = outcome_record(outcome, outcome_digest(outcome), known_us, pack_changes(changes), orphan=not entries)
+        return record, (), changes
