@@ -52,13 +52,21 @@ class Schema:
 
     names: Mapping[str, Type]
     lists: Mapping[str, Type] = field(default_factory=dict)
+    places: Mapping[str, Position] = field(default_factory=dict)
+    """Where names were declared, for the messages; names without a place are fine."""
 
     @classmethod
-    def of(cls, names: Mapping[str, str | Type], lists: Mapping[str, str | Type] | None = None) -> Schema:
+    def of(
+        cls,
+        names: Mapping[str, str | Type],
+        lists: Mapping[str, str | Type] | None = None,
+        places: Mapping[str, Position] | None = None,
+    ) -> Schema:
         """From types as text, such as `double` or `list(string)`; ValueError if one isn't a type."""
         return cls(
             {n: parse_type(t) if isinstance(t, str) else t for n, t in names.items()},
             {n: parse_type(t) if isinstance(t, str) else t for n, t in (lists or {}).items()},
+            places or {},
         )
 
 
@@ -98,7 +106,7 @@ def check(
         place = located.position(mistake.start)
         diagnostics.error(mistake.code, mistake.message, place, mistake.length, hint=mistake.hint)
         return None
-    typer = Typer(schema.names, schema.lists, located.position, diagnostics, text)
+    typer = Typer(located.position, diagnostics, text, schema.places, names=schema.names, lists=schema.lists)
     tree = typer.typed(resolve(parsed, schema.names.__contains__))
     wanted = parse_type(want) if isinstance(want, str) else want
     if wanted is not None and not typer.failed:

@@ -63,7 +63,8 @@ class Function:
 
     def wants(self) -> str:
         """The forms as text, for messages."""
-        return " or ".join(f"({', '.join(map(str, o.params[self.receiver :]))})" for o in self.overloads)
+        forms = [f"({', '.join(map(str, o.params[self.receiver :]))})" for o in self.overloads]
+        return " or ".join(forms[:4]) + (" …" if len(forms) > 4 else "")
 
 
 def _accepts(form: Overload, kinds: tuple[str, ...]) -> bool:

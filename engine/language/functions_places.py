@@ -24,7 +24,7 @@ def address(text: str) -> Address:
         found = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an ip address") from None
-    if isinstance(found, IPv6Address) and (found.scope_id is not None or (found.ipv4_mapped and "." in text)):
+    if isinstance(found, IPv6Address) and (found.scope_id is not None or found.ipv4_mapped):
         raise ValueError(f"{text!r} is not a plain ip address")
     return found
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.language.diagnostics import Diagnostics, Position, did_you_mean
+from engine.language.diagnostics import did_you_mean
 from engine.language.expression import (
     Binary,
     Call,
@@ -41,42 +41,19 @@ from engine.language.types import (
     list_of,
     map_of,
 )
+from engine.language.typing_mistakes import Mistakes
 from engine.language.typing_tables import ORDERED, arithmetic, constant_reader
 
 
 @dataclass(slots=True)
-class Typer:
+class Typer(Mistakes):
     """Types one expression; a node with a mistake becomes dyn, so that one mistake is reported once."""
 
-    names: Mapping[str, Type]
-    lists: Mapping[str, Type]
-    place: Callable[[int], Position]
-    diagnostics: Diagnostics
-    text: str
+    names: Mapping[str, Type] = field(default_factory=dict)
+    lists: Mapping[str, Type] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     used_lists: set[str] = field(default_factory=set)
-    failed: bool = False
     variables: list[tuple[str, Type]] = field(default_factory=list)
-
-    # --- mistakes
-
-    def mistake(self, node: Node, code: str, message: str, hint: str = "", found: str = "", wanted: str = "") -> Node:
-        """Report at a node; gives it back as dyn."""
-        self.failed = True
-        length = self.text.find("\n", node.start, node.end) - node.start
-        length = node.end - node.start if length < 0 else length
-        self.diagnostics.error(code, message, self.place(node.start), length, hint=hint, found=found, wanted=wanted)
-        return replace(node, type=DYN)
-
-    def wrong_type(self, node: Node, wanted: Type, code: str, hint: str = "") -> Node:
-        """Report that a node has another type than the one wanted."""
-        message = f"`{self.source(node)}` is {node.type}, but {wanted} is wanted here"
-        return self.mistake(node, code, message, hint, str(node.type), str(wanted))
-
-    def source(self, node: Node) -> str:
-        """The node as written, cut when long."""
-        text = " ".join(self.text[node.start : node.end].split())
-        return text if len(text) <= 40 else text[:37] + "…"
 
     # --- literals
 
@@ -86,10 +63,11 @@ class Typer:
             return replace(node, value=float(node.value), type=DOUBLE)
         if wanted.name == "list" and wanted.args and isinstance(node, ListNode):
             items = tuple(self.literal_as(item, wanted.args[0]) for item in node.items)
-            return replace(node, items=items, type=self.list_type(items))
-        if wanted == DOUBLE and isinstance(node, Conditional) and node.type in (INT, DYN):
+            return replace(node, items=items, type=wanted) if self.list_type(items) == wanted else node
+        if wanted == DOUBLE and isinstance(node, Conditional):
             then, otherwise = self.literal_as(node.then, wanted), self.literal_as(node.otherwise, wanted)
-            return replace(node, then=then, otherwise=otherwise, type=join(then.type, otherwise.type))
+            if then.type == otherwise.type == DOUBLE:
+                return replace(node, then=then, otherwise=otherwise, type=DOUBLE)
         return node
 
     def list_type(self, items: tuple[Node, ...]) -> Type:
@@ -280,10 +258,12 @@ class Typer:
         right = self.literal_as(right, list_of(left.type)) if kind.name == "list" else right
         inner = right.type.args[0] if right.type.args else DYN
         left = self.literal_as(left, inner)
-        if not fits(left.type, inner):
-            message = f"`{self.source(left)}` is {left.type}, but the items are {inner}"
-            odd = next((i for i in right.items if i.type != left.type), right) if isinstance(right, ListNode) else right
-            return self.mistake(odd, "E305", message, found=str(inner), wanted=str(left.type))
+        items = right.items if isinstance(right, ListNode) else ()
+        odd = next((i for i in items if not fits(i.type, left.type)), None if fits(left.type, inner) else right)
+        if odd is not None:
+            found = inner if odd is right else odd.type
+            message = f"`{self.source(left)}` is {left.type}, but here it is compared with {found}"
+            return self.mistake(odd, "E305", message, found=str(found), wanted=str(left.type))
         return replace(node, left=left, right=right, type=BOOL)
 
     def macro(self, node: Macro) -> Node:
@@ -318,7 +298,7 @@ class Typer:
         elif node.target is not None and dotted_anywhere(node.target):
             space = f"{dotted_anywhere(node.target)}."
             hint = did_you_mean(space + node.function, [n for n, on in FUNCTIONS if n.startswith(space)]) or hint
-        return self.mistake(node, "E302", f"unknown function `{node.function}`", hint)
+        return self.mistake(self.at_word(node, node.function), "E302", f"unknown function `{node.function}`", hint)
 
     def apply(self, node: Apply) -> Node:
         """A function that takes these types."""
@@ -333,7 +313,8 @@ class Typer:
             message = f"{node.function.name}() can't take ({given})"
             if node.function.receiver:
                 message += f" on {args[0].type}"
-            return self.mistake(node, "E303", message, found=f"({given})", wanted=wanted)
+            at = self.at_word(node, node.function.name.rpartition(".")[2])
+            return self.mistake(at, "E303", message, found=f"({given})", wanted=wanted)
         args = tuple(map(self.literal_as, args, forms[0].params))
         self.constants(node)
         result = forms[0].result
@@ -367,7 +348,7 @@ class Typer:
         value = self.typed(node.value)
         if node.list_name not in self.lists:
             hint = did_you_mean(node.list_name, self.lists)
-            return self.mistake(node, "E308", f"unknown list `{node.list_name}`", hint)
+            return self.mistake(self.at_word(node, node.list_name), "E308", f"unknown list `{node.list_name}`", hint)
         self.used_lists.add(node.list_name)
         wanted = self.lists[node.list_name]
         value = self.literal_as(value, wanted)
