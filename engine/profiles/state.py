@@ -66,13 +66,9 @@ class Entity:
 
     def merge(self, part: Merge) -> None:
         """Take in rows from the journal: those already here stay, the rest go in by admission number."""
-        present = {event_id for _, event_id in self.layout.keys(self.log)}
-        size = self.layout.size
-        fresh = b"".join(
-            row
-            for row, (_, event_id) in zip(self.layout.rows(part.rows), self.layout.keys(part.rows), strict=True)
-            if event_id not in present
-        )
+        size, present = self.layout.size, {event_id for _, event_id in self.layout.keys(self.log)}
+        offered = zip(self.layout.keys(part.rows), self.layout.rows(part.rows), strict=True)
+        fresh = b"".join({event_id: row for (_, event_id), row in offered if event_id not in present}.values())
         if fresh:
             rows = self.layout.rows(self.log + fresh)
             log = b"".join(self._counted_once(sorted(rows, key=self.layout.number_of)))

@@ -1,0 +1,185 @@
+"""What every profile store does: atomic admission, idempotent and commutative merging, reads that never write."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.errors import BodyConflict, PolicyError
+from engine.eventlog import LogLayout, LogView
+from engine.profiles.state import CHUNK_ROWS, Entity
+from engine.profiles.store import Admit, Change, Merge
+from engine.values import EntityEvent
+from tests.contracts.conftest import LAYOUTS, PROFILES
+
+USER, CARD = b"\x01" + bytes(16), b"\x01" + b"c" * 16
+
+
+def entry(number: int, *, time_us: int = 0, attempt: int = 0, entity: str = "user", **more: object) -> EntityEvent:
+    """One payment of one user, or of one card."""
+    key, flags, values = (USER, b"\x01\x00", (number, 7)) if entity == "user" else (CARD, b"\x01", ())
+    return EntityEvent(entity, key, number, time_us or number * 1000, attempt, flags, values, dict(more))
+
+
+def request(number: int, **more: object) -> Admit:
+    """The admission of one payment of a user with a card."""
+    entries = (entry(number, **more), entry(number, entity="card", **more))
+    return Admit(f"e{number}", b"digest", b"pending", entries)
+
+
+def ids(state) -> list[int]:
+    """Event ids of a state's log in admission order."""
+    return [event_id for _, event_id in LAYOUTS["user"].keys(state.log)]
+
+
+async def user(profiles):
+    """The user's state now."""
+    return (await profiles.peek({"user": USER}))["user"]
+
+
+async def test_an_admission_returns_what_was_there_before_it(profiles):
+    """The k-th of a burst sees the k-1 before it, and nothing of itself."""
+    seen = [ids((await profiles.admit(request(n), None)).states["user"]) for n in range(1, 6)]
+    assert seen == [[], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4]]
+
+
+async def test_simultaneous_admissions_are_in_one_order(profiles):
+    """Gathered admissions see each other exactly as if they had come one by one."""
+    answers = await asyncio.gather(*[profiles.admit(request(n), None) for n in range(1, 40)])
+    assert sorted(len(ids(a.states["user"])) for a in answers) == list(range(39))
+    assert sorted(a.number for a in answers) == sorted({a.number for a in answers})
+
+
+async def test_a_repeated_id_is_admitted_once_and_answers_as_the_first_time(profiles):
+    """A retry returns the first admission's states and number, while it is pending and after it is settled."""
+    first = await profiles.admit(request(1), None)
+    await profiles.admit(request(2), None)
+    again = await profiles.admit(request(1), None)
+    assert (again.number, again.fresh, ids(again.states["user"])) == (first.number, False, [])
+    await profiles.settle((), ["e1", "e2"])
+    later = await profiles.admit(request(1), None)
+    assert (later.number, later.fresh, ids(later.states["user"])) == (first.number, False, [])
+    assert ids(await user(profiles)) == [1, 2]
+
+
+async def test_a_pending_id_with_another_body_is_refused_without_a_trace(profiles):
+    """The refusal names both digests and changes nothing."""
+    await profiles.admit(request(1), None)
+    other = Admit("e1", b"other!", b"", (entry(9),))
+    with pytest.raises(BodyConflict, match="already known"):
+        await profiles.admit(other, None)
+    assert ids(await user(profiles)) == [1]
+
+
+async def test_one_attempt_counts_once(profiles):
+    """A second entry of one payment and card is kept, but sets no flag."""
+    for number in (1, 2, 3):
+        await profiles.admit(request(number, attempt=77 if number < 3 else 78), None)
+    view = LogView(LAYOUTS["user"], (await user(profiles)).log)
+    assert list(view.flag(0)) == [1, 0, 1]
+
+
+async def test_peek_never_writes(profiles):
+    """Reading a profile that does not exist leaves none behind."""
+    state = await user(profiles)
+    assert (state.log, dict(state.head)) == (b"", {})
+    assert (await profiles.admit(request(1), None)).states["user"].log == b""
+
+
+async def test_changes_are_idempotent_and_the_newest_attribute_stays(profiles):
+    """Repeating changes, in any order, gives the same state."""
+    await profiles.admit(request(1), None)
+    changes = [
+        Change("user", USER, "disposition", 1, "", 1, 0),
+        Change("user", USER, "flag", 1, "", 1, 0),
+        Change("user", USER, "outcome", 1, "chargeback", 99, 50),
+        Change("user", USER, "attribute", 5, "risk", "new", 2000),
+        Change("user", USER, "attribute", 4, "risk", "old", 1000),
+    ]
+    states = []
+    for order in (changes, changes[::-1], changes + changes):
+        await profiles.settle(order)
+        states.append(await user(profiles))
+    assert states[0] == states[1] == states[2]
+    view = LogView(LAYOUTS["user"], states[0].log)
+    assert (list(view.dispositions()), list(view.flag(1))) == ([1], [1])
+    assert states[0].head["attr"]["risk"][0] == "new"
+    assert states[0].head["out"] == [[1, "chargeback", 50, 99]]
+
+
+async def test_what_is_pending_is_listed_until_it_is_settled(profiles):
+    """An admission stays pending until the journal's record is told."""
+    await profiles.admit(request(1), None)
+    await profiles.admit(request(2), None)
+    await profiles.settle((), ["e1"])
+    assert [p.id for p in await profiles.pending(2**62)] == ["e2"]
+    assert await profiles.pending(0) == []
+
+
+async def test_only_the_newest_rows_count_and_the_cut_is_known(profiles):
+    """Past `keep` rows the oldest are dropped chunk by chunk, and the view says how far back it reaches."""
+    layout = LAYOUTS["user"]
+    for number in range(1, layout.keep + 2 * CHUNK_ROWS + 2):
+        await profiles.admit(Admit(f"e{number}", b"d", b"", (entry(number),)), None)
+    state = await user(profiles)
+    view = LogView(layout, state.log, state.head.get("dropped", 0))
+    newest = layout.keep + 2 * CHUNK_ROWS + 1
+    assert view.times == [n * 1000 for n in range(newest - layout.keep + 1, newest + 1)]
+    assert view.cut_us == (newest - layout.keep) * 1000
+    assert len(ids(state)) < layout.keep + 2 * CHUNK_ROWS
+
+
+async def test_the_first_admission_can_be_read_again(profiles):
+    """`first` gives the states that an event's own admission returned."""
+    for number in (1, 2, 3):
+        await profiles.admit(request(number), None)
+    assert ids((await profiles.first(2, {"user": USER}))["user"]) == [1]
+
+
+async def test_a_bulk_merge_equals_admissions(profiles, tmp_path):
+    """Merging encoded rows in any order and repetition gives the log that admissions would have given."""
+    layout = LAYOUTS["user"]
+    rows = [layout.encode(entry(n, attempt=5 if n in (3, 4) else 0), n) for n in range(1, 30)]
+    shuffled = rows * 2
+    random.Random(3).shuffle(shuffled)
+    half = len(shuffled) // 2
+    profiles.merge([Merge("user", USER, b"".join(shuffled[:half]), (), 1000)], 30)
+    profiles.merge([Merge("user", USER, b"".join(shuffled[half:]), (), 1000)], 30)
+    merged = await user(profiles)
+    other = PROFILES["sqlite"](tmp_path / "other")
+    await other.start(LAYOUTS)
+    for n in range(1, 30):
+        await other.admit(Admit(f"e{n}", b"d", b"", (entry(n, attempt=5 if n in (3, 4) else 0),)), None)
+    admitted = await user(other)
+    await other.close()
+    assert merged == admitted
+
+
+async def test_the_next_number_follows_a_merge(profiles):
+    """Admissions after a bulk get larger numbers than anything in it."""
+    profiles.merge([Merge("user", USER, LAYOUTS["user"].encode(entry(1), 500), (), 1)], 501)
+    assert (await profiles.admit(request(2), None)).number >= 501
+
+
+async def test_logs_of_other_columns_are_refused(profiles, tmp_path):
+    """Opening a store with another layout says what to do instead of misreading its bytes."""
+    other = {**LAYOUTS, "user": LogLayout("user", ("payment||",), ())}
+    again = PROFILES["sqlite"](tmp_path)
+    with pytest.raises(PolicyError, match="arbiter rebuild"):
+        await again.start(other)
+
+
+@given(st.permutations(range(12)), st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_merging_is_commutative(order, data):
+    """Whatever way rows are split and ordered over merges, the entity ends the same."""
+    layout = LAYOUTS["user"]
+    rows = [layout.encode(entry(n + 1, time_us=1 + n % 5, attempt=n % 3), n + 1) for n in range(12)]
+    cut = data.draw(st.integers(0, 12))
+    one, two = Entity(layout, USER), Entity(layout, USER)
+    one.merge(Merge("user", USER, b"".join(rows), (), 1))
+    two.merge(Merge("user", USER, b"".join(rows[n] for n in order[:cut]), (), 1))
+    two.merge(Merge("user", USER, b"".join(rows[n] for n in order[cut:]), (), 1))
+    assert (one.log, one.head) == (two.log, two.head)
