@@ -35,6 +35,7 @@ _DEVICES = (
     ("desktop", "macos", "web", 9), ("tablet", "ios", "web", 7),
 )  # fmt: skip
 _CARD_TYPES = ("credit", "debit", "debit", "credit", "prepaid")
+_CONSENTS = (("marketing", 0.55), ("personalise", 0.8), ("profiling", 0.7))
 _AGES = ("18-24", "25-34", "35-44", "45-54", "55-64", "65+")
 
 
@@ -88,6 +89,7 @@ class Shopper:
     """Addresses that gifts have gone to."""
     trip: tuple[int, Place] | None = None
     """Away until a time (µs), at a place."""
+    consent: Part = field(default_factory=dict)
     oddities: frozenset[str] = frozenset()
     """What is lastingly unusual about them, and honest."""
 
@@ -143,6 +145,7 @@ def make_shopper(
         cards=[make_card(rng, place.country) for _ in range(rng.choices((1, 2), (7, 3))[0])],
         home_ip=places.home_network(rng, place), tastes=tastes,
         currency=place.currency if place.currency in currencies else currencies[0],
+        consent={name: rng.random() < share for name, share in _CONSENTS},
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ _SLOTS = ("home_top", "home_row", "item_similar", "cart_row")
 _BOREDOM_DAYS = 260.0
 """Mean days until somebody stops coming for good."""
 WELCOME = ("WELCOME10", 0.10)
-COUPONS = (("SPRING5", 0.05), ("THANKS15", 0.15), ("APP10", 0.10))
+_COUPONS = (("SPRING5", 0.05), ("THANKS15", 0.15), ("APP10", 0.10))
 
 
 def life(world: World, shopper: Shopper) -> Script:
@@ -107,7 +107,7 @@ def sign_in(world: World, rng: Random, visit: Visit, *, slips: float = 0.03) -> 
         slips = 0.4
         yield rng.uniform(4, 25)
     if rng.random() < 0.6:
-        world.emit("login", visit.head, geo=visit.geo)
+        world.emit("login", visit.head, geo=visit.geo, consent=shopper.consent)
         yield rng.uniform(2, 20)
 
 
@@ -117,10 +117,9 @@ def open_account(world: World, rng: Random, visit: Visit) -> None:
     shopper.known, shopper.created_us = True, world.now_us
     if shopper.user is not None:
         shopper.user = visit.head["user"] = {**shopper.user, "account_created": stamp(world.now_us)}
-    consent = {
-        name: rng.random() < share for name, share in (("marketing", 0.55), ("personalise", 0.8), ("profiling", 0.7))
-    }
-    world.emit("account_created", visit.head, geo=visit.geo, email=shopper.email, phone=shopper.phone, consent=consent)
+    world.emit(
+        "account_created", visit.head, geo=visit.geo, email=shopper.email, phone=shopper.phone, consent=shopper.consent
+    )
 
 
 def browse(world: World, rng: Random, visit: Visit, pages: float) -> Generator[float, None, list[Item]]:
@@ -172,6 +171,23 @@ def put_in_cart(world: World, rng: Random, visit: Visit, basket: Basket) -> Scri
         yield rng.uniform(3, 40)
 
 
+def is_young(world: World, shopper: Shopper) -> bool:
+    """Whether the account was opened within a day."""
+    return shopper.user is not None and world.now_us - shopper.created_us < DAY_US
+
+
+def use_coupon(
+    world: World, rng: Random, visit: Visit, basket: Basket, share: float
+) -> Generator[float, None, tuple[str, float] | None]:
+    """With a chance of `share` redeem a coupon, the welcome one on a young account; returns code and share off."""
+    if rng.random() >= share:
+        return None
+    coupon = WELCOME if is_young(world, visit.shopper) else rng.choice(_COUPONS)
+    redeem(world, visit, coupon, basket)
+    yield rng.uniform(2, 20)
+    return coupon
+
+
 def redeem(world: World, visit: Visit, coupon: tuple[str, float], basket: Basket) -> None:
     """A coupon is redeemed now."""
     worth = round(coupon[1] * sum(item.price_minor * n for item, n in basket) / 100, 2)
@@ -190,12 +206,8 @@ def _buy(world: World, rng: Random, visit: Visit, seen: list[Item], wanted: Item
     yield from put_in_cart(world, rng, visit, basket)
     if rng.random() < 0.12:
         return
-    young = shopper.user is not None and world.now_us - shopper.created_us < DAY_US
-    coupon = None
-    if rng.random() < (0.45 if young else shopper.coupons):
-        coupon = WELCOME if young else rng.choice(COUPONS)
-        redeem(world, visit, coupon, basket)
-        yield rng.uniform(2, 20)
+    young = is_young(world, shopper)
+    coupon = yield from use_coupon(world, rng, visit, basket, 0.45 if young else shopper.coupons)
     address, gift = _ship_to(rng, shopper)
     odd += ("gift",) if gift else ()
     odd += ("young_account",) if young else ()

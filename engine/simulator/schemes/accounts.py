@@ -9,8 +9,8 @@ from engine.simulator import people, places
 from engine.simulator.aftermath import complain
 from engine.simulator.checkout import STOLEN, TAKEN_OVER, pay
 from engine.simulator.people import Part, Shopper
-from engine.simulator.schemes.guise import billed, come, drop, enter, hide, lie_low, pose, shop, talent, voucher
-from engine.simulator.shopping import browse, fill_basket, put_in_cart
+from engine.simulator.schemes.guise import billed, come, drop, enter, hide, lie_low, pose, shop, talent
+from engine.simulator.shopping import browse, fill_basket, put_in_cart, use_coupon
 from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script
 from engine.simulator.world import Intent, Purchase, Visit, World, make_visit
 
@@ -95,7 +95,8 @@ def new_account_abuse(world: World, rng: Random, intent: Intent, size: int) -> S
         card = people.make_card(rng, shopper.place.country)
         basket = yield from shop(world, rng, visit, skill)
         billing = billed(rng, places.street_address(rng, shopper.place), to, skill)
-        yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=voucher(rng, skill))
+        coupon = yield from use_coupon(world, rng, visit, basket, 0.25 * skill)
+        yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=coupon)
         yield rng.expovariate(1 / (5 * HOUR_S))
 
 

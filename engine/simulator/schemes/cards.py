@@ -17,8 +17,8 @@ from engine.simulator.schemes.guise import (
     pose,
     shop,
     talent,
-    voucher,
 )
+from engine.simulator.shopping import use_coupon
 from engine.simulator.timeline import HOUR_S, Script
 from engine.simulator.world import Basket, Intent, World
 
@@ -62,7 +62,8 @@ def stolen_card(world: World, rng: Random, intent: Intent, size: int) -> Script:
         basket = yield from shop(world, rng, visit, skill)
         to = drop(rng, shopper.place)
         billing = billed(rng, places.street_address(rng, victim), to, skill)
-        yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=voucher(rng, skill))
+        coupon = yield from use_coupon(world, rng, visit, basket, 0.25 * skill)
+        yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=coupon)
 
 
 def velocity_spree(world: World, rng: Random, intent: Intent, size: int) -> Script:
@@ -82,9 +83,8 @@ def velocity_spree(world: World, rng: Random, intent: Intent, size: int) -> Scri
             yield from enter(world, rng, visit)
         basket = yield from shop(world, rng, visit, skill)
         billing = billed(rng, holder, to, skill)
-        bought = yield from pay(
-            world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=voucher(rng, skill)
-        )
+        coupon = yield from use_coupon(world, rng, visit, basket, 0.25 * skill)
+        bought = yield from pay(world, rng, visit, basket, card, to, STOLEN, billing=billing, coupon=coupon)
         refused += bought is None
         if refused > 2:
             return

@@ -13,7 +13,7 @@ from random import Random
 from engine.simulator import people, places
 from engine.simulator.people import Device, Part, Shopper
 from engine.simulator.places import Place
-from engine.simulator.shopping import WELCOME, browse, fill_basket, open_account, put_in_cart
+from engine.simulator.shopping import browse, fill_basket, open_account, put_in_cart
 from engine.simulator.timeline import DAY_S, DAY_US, Script
 from engine.simulator.world import Basket, Intent, Visit, World, make_visit
 
@@ -38,7 +38,7 @@ def hide(rng: Random, wanted: Place, skill: float) -> Hiding:
     """A network to come from: the skilled have an ordinary home's line in the wanted city."""
     lair = places.abroad(rng, wanted.country)
     zone = wanted.zone if rng.random() < 0.6 + 0.5 * skill else lair.zone
-    if rng.random() < 0.35 + 0.65 * skill:
+    if rng.random() < 0.2 + 0.75 * skill:
         if rng.random() < 0.25 + 0.65 * skill:
             network = places.home_network if rng.random() < 0.7 else places.mobile_network
             return Hiding(network(rng, wanted), wanted, zone)
@@ -82,7 +82,7 @@ def enter(world: World, rng: Random, visit: Visit) -> Script:
     if visit.shopper.user is None:
         return
     if visit.shopper.known:
-        world.emit("login", visit.head, geo=visit.geo)
+        world.emit("login", visit.head, geo=visit.geo, consent=visit.shopper.consent)
     else:
         open_account(world, rng, visit)
     yield rng.uniform(8, 90)
@@ -113,11 +113,6 @@ def drop(rng: Random, place: Place) -> Part:
         return places.parcel_station(rng, place)
     cities = [city for city in places.PLACES if city.country == place.country]
     return places.street_address(rng, rng.choice(cities))
-
-
-def voucher(rng: Random, skill: float) -> tuple[str, float] | None:
-    """A coupon, as anybody might use one."""
-    return WELCOME if rng.random() < 0.25 * skill else None
 
 
 def billed(rng: Random, holder: Part, shipped: Part, skill: float) -> Part:
