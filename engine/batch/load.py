@@ -43,13 +43,13 @@ Item = tuple[Event | None, Sequence[Outcome]]
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of one batch."""
+    """What became of one batch; its outcomes are counted like its events."""
 
     new: int
     repeated: int
     """Known already with the same body; counted nowhere twice."""
     conflicts: Sequence[str] = ()
-    """Ids (of events, or of outcomes alone) that are known with another body; the known one stays."""
+    """Ids of the batch's events and outcomes that are known with another body; the known one stays."""
 
 
 class EventSink(Protocol):
@@ -86,10 +86,13 @@ class Summary:
     mapping: str
     rows: int
     events: int
-    """Events that the file holds: resumed_at + new + repeated + conflicts."""
+    """Good events that the file holds (outcomes, where it holds those alone)."""
     new: int
+    """Events and outcomes that this run made durable."""
     repeated: int
+    """Those that were known already, with the same body."""
     conflicts: int
+    """Those whose id was known with another body; each is in the quarantine file."""
     outcomes: int
     """Outcomes handed on with the events of this run."""
     skipped: Mapping[str, int]
@@ -121,6 +124,11 @@ def load(
         run = _Run(source, mapping, sink, away, scratch, now_us, progress or (lambda _: None), batch_events)
         try:
             return run.summary(*run.write())
+        except MappingError as error:
+            if run.new + run.repeated == 0:
+                raise
+            done = f"partly imported: {run.new:,} new events and outcomes came before; they stay, and never count twice"
+            raise MappingError(f"{error}\n{done}") from None
         finally:
             away.close()
 
@@ -180,9 +188,10 @@ class _Run:
         self.outcomes += sum(len(arrival.outcomes) for arrival in batch)
         if result.conflicts:
             # The last of equal ids in a batch is the one that conflicts, unless an earlier import had the id.
-            rows = {arrival.event.id if arrival.event else arrival.outcomes[0]["id"]: arrival for arrival in batch}
-            for event_id in result.conflicts:
-                self.away.conflict(rows[event_id].row, rows[event_id].line)
+            rows = {outcome["id"]: arrival for arrival in batch for outcome in arrival.outcomes}
+            rows |= {arrival.event.id: arrival for arrival in batch if arrival.event}
+            for known in result.conflicts:
+                self.away.conflict(rows[known].row, rows[known].line)
 
     # --- order -------------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.events: dict[str, Any] = {}
         self.order: list[str] = []
-        self.outcomes: list[dict[str, Any]] = []
+        self.outcomes: dict[str, dict[str, Any]] = {}
         self.positions: dict[bytes, int] = {}
         self.batches = 0
         self.finished = 0
@@ -47,7 +47,7 @@ class MemorySink:
         self.batches += 1
         new, repeated, conflicts = 0, 0, []
         for event, outcomes in batch:
-            self.outcomes += [dict(outcome) for outcome in outcomes]
+            conflicts += [o["id"] for o in outcomes if self.outcomes.setdefault(o["id"], dict(o)) != dict(o)]
             if event is None:
                 new += 1
             elif event.id not in self.events:

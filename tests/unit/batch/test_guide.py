@@ -27,7 +27,7 @@ def test_example_gives_the_events_and_the_quarantine_that_are_shown(
     assert sink.order == ["shop-1001", "shop-1002"]
     assert [event.fields["txn.amount_minor"] for event in sink.events.values()] == [4990, 120000]
     assert "user.id" not in sink.events["shop-1002"].fields
-    assert [outcome["event_id"] for outcome in sink.outcomes] == ["shop-1002"]
+    assert [outcome["event_id"] for outcome in sink.outcomes.values()] == ["shop-1002"]
     assert summary.skipped == {"test orders": 1}
     shown = [orjson.loads(line) for line in blocks("json")[0].splitlines()]
     found = [orjson.loads(line) for line in (tmp_path / "q.jsonl").read_bytes().splitlines()]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.batch import read, stage
+from engine.batch import quarantine, read, stage
 from engine.batch.load import Progress
 from engine.errors import MappingError
 from tests.unit.batch.conftest import HEADER, SHOP, Importer, MemorySink, Stopped, shop_rows
@@ -155,6 +155,18 @@ def test_too_many_bad_rows_stop_before_anything_is_written(run: Importer, sink: 
     assert run(text, max_bad=0.25).new == 3
 
 
+def test_stop_in_the_middle_says_that_part_is_in(
+    run: Importer, sink: MemorySink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large ordered file is written as it is read; when it turns bad, the error says how much came before."""
+    monkeypatch.setattr(read, "CHUNK_ROWS", 50)
+    monkeypatch.setattr(quarantine, "MIN_ROWS", 50)
+    text = shop_rows(range(100)) + "bad,never,u,1\n" * 50
+    with pytest.raises(MappingError, match=r"50 of 150 rows are bad(.|\n)*partly imported: 90 new"):
+        run(text, max_bad=0.1, batch_events=30)
+    assert len(sink.events) == 90
+
+
 def test_good_import_removes_an_old_quarantine_file(run: Importer, tmp_path: Path) -> None:
     """When all rows are good, no file of an earlier attempt stays to mislead."""
     run(shop_rows([0]) + "o1,never,u,1\n")
@@ -286,9 +298,29 @@ def test_row_tells_its_outcome_with_a_delay(run: Importer, sink: MemorySink) -> 
     """A row that passes the test brings an outcome of its event, known only after the declared delay."""
     mapping = SHOP + "outcomes:\n  - {when: {user: u1}, kind: confirmed_fraud, delay: 7d}\n"
     assert run(shop_rows(range(7)), mapping).outcomes == 1
-    (outcome,) = sink.outcomes
+    (outcome,) = sink.outcomes.values()
     assert (outcome["id"], outcome["event_id"], outcome["kind"]) == ("o1:confirmed_fraud", "o1", "confirmed_fraud")
     assert outcome["known_us"] - outcome["time_us"] == 7 * 86_400_000_000
+
+
+def test_outcome_with_another_body_is_a_conflict_of_its_row(run: Importer, sink: MemorySink, tmp_path: Path) -> None:
+    """An outcome's id that is known with another body is put away with the row that tells it."""
+    mapping = SHOP + "outcomes:\n  - {when: {user: u1}, kind: confirmed_fraud, delay: 7d}\n"
+    run(shop_rows(range(3)), mapping)
+    assert run(shop_rows(range(3)), mapping.replace("7d", "8d")).conflicts == 1
+    assert [entry["row"] for entry in quarantined(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_declared_texts_stand_for_no_value(run: Importer, sink: MemorySink, name: str) -> None:
+    """What `missing` lists is no value, as a text or as a number."""
+    mapping = SHOP.replace("source: {format: csv}", "missing: ['-1', n/a]")
+    users = enumerate(["-1", "n/a", "u"])
+    records = [{"order": f"o{n}", "at": "2026-01-01", "user": user, "amount": 1} for n, user in users]
+    csv_text = HEADER + "".join(",".join(str(v) for v in record.values()) + "\n" for record in records)
+    run(csv_text if name == "a.csv" else b"\n".join(orjson.dumps({**r, "amount": -1}) for r in records), mapping, name)
+    assert ["user.id" in event.fields for event in sink.events.values()] == [False, False, True]
+    assert ("txn.amount_minor" in sink.events["o0"].fields) == (name == "a.csv")
 
 
 def test_outcome_feed_brings_outcomes_alone(run: Importer, sink: MemorySink) -> None:
@@ -310,7 +342,7 @@ amount: {column: sum, unit: major, currency: EUR, decimal: ",", thousands: "."}
     text += 'c1,o1,10.4,02.03.2026,2026-03-05T10:00:00Z,"1.234,50"\nc2,o2,99,02.03.2026,,"1"\n'
     summary = run(text, mapping)
     assert (summary.new, summary.outcomes, summary.bad_rows) == (1, 1, 1)
-    assert sink.outcomes == [{
+    assert list(sink.outcomes.values()) == [{
         "id": "c1", "event_id": "o1", "kind": "chargeback", "time_us": 1_772_406_000_000_000,
         "known_us": 1_772_704_800_000_000, "code": "10.4", "amount_minor": 123450, "currency": "EUR",
     }]  # fmt: skip

@@ -40,7 +40,7 @@ def test_handbook(run: Importer, sink: MemorySink, shared: Path, tmp_path: Path)
     event = sink.events[f"handbook-{last.TRANSACTION_ID}"]
     assert event.time_us == last.TX_DATETIME.value // 1000
     assert event.fields["card.token"] == f"card-{last.CUSTOMER_ID}"
-    assert {o["known_us"] - o["time_us"] for o in sink.outcomes} == {7 * 86_400_000_000}
+    assert {o["known_us"] - o["time_us"] for o in sink.outcomes.values()} == {7 * 86_400_000_000}
 
 
 def test_online_retail(run: Importer, sink: MemorySink, shared: Path, tmp_path: Path) -> None:
