@@ -18,7 +18,7 @@ Part = dict[str, Any]
 """One nested part of an event document. Shared between documents: never changed, only replaced."""
 
 _FIRST = (
-    "anna", "ben", "carla", "david", "elif", "felix", "greta", "hugo", "ines", "jonas", "kira", "leon", "mara",
+    "anna", "ben", "carla", "david", "elif", "felix", "greta", "hugo", "iris", "jonas", "kira", "leon", "mara",
     "nils", "olga", "paul", "quinn", "rosa", "samir", "tara", "uma", "victor", "wanda", "yara", "zeno",
     "lucia", "marco", "noor",
 )  # fmt: skip

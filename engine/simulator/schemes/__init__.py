@@ -51,7 +51,7 @@ def payments_per_day(config: SimulatorConfig, name: str) -> float:
     """Payments that a scheme makes per day, so that the shares of the configuration come out."""
     label = SCHEMES[name].label
     share = config.fraud_share if label == "fraud" else config.abuse_share
-    honest = max(0.1, 1 - config.fraud_share - config.abuse_share)
+    honest = 1 - config.fraud_share - config.abuse_share
     rivals = sum(SCHEMES[other].weight for other in config.schemes if SCHEMES[other].label == label)
     rivals = rivals or SCHEMES[name].weight
     return config.payments_per_day / honest * share * SCHEMES[name].weight / rivals
@@ -64,7 +64,7 @@ def _campaigns(world: World, name: str, from_day: int) -> Script:
     if rate <= 0:
         return
     size = rng.randint(*scheme.sizes)
-    period = world.config.days - from_day
+    period = max(0, world.config.days - from_day)
     yield (from_day + rng.random() * min(size / rate, 0.7 * period)) * DAY_S
     while world.open:
         intent = Intent(scheme.label, name, world.campaign())
