@@ -56,7 +56,7 @@ class SimulatorConfig:
         held = self.held_out_from_day
         return [
             (self.fraud_share + self.abuse_share <= 0.8,
-             f"fraud_share {self.fraud_share} and abuse_share {self.abuse_share} leave less than 0.2 for honest payments"),
+             f"fraud_share {self.fraud_share} and abuse_share {self.abuse_share} leave under 0.2 for honest payments"),
             (self.start.tzinfo is not None, f"start {self.start} has no zone: add tzinfo=UTC"),
             (1 <= self.days <= 3650, f"days {self.days} is not in 1..3650"),
             (self.shoppers >= 10, f"shoppers {self.shoppers} is below 10"),

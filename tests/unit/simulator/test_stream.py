@@ -199,7 +199,7 @@ def test_impossible_configurations_are_refused_with_every_reason():
         SimulatorConfig(start=datetime(2026, 1, 1), days=0, schemes=("magic",), currencies=("XXX",))
     for part in ("has no zone", "days 0", "'magic'", "held_out_from_day", "currencies ['XXX']"):
         assert part in str(refused.value)
-    with pytest.raises(SettingsError, match="less than 0.2 for honest"):
+    with pytest.raises(SettingsError, match="for honest payments"):
         SimulatorConfig(fraud_share=0.5, abuse_share=0.5)
     with pytest.raises(SettingsError, match="raise shoppers"):
         SimulatorConfig(shoppers=100, payments_per_day=500)
