@@ -10,19 +10,19 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, Protocol, cast
 
 import grpc
 import grpc.aio
 import structlog
 
-from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Overloaded, Violation
+from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Overloaded, Unavailable, Violation
 from engine.service import convert
 from engine.service.metrics import Metrics
 from engine.service.tracing import Handler, Tracing
 from engine.settings import Settings
-from engine.values import Decision, Event, Measure, Reason, RuleHit, UserRisk
+from engine.values import Assessment, Decision, Event
 
 Method = Callable[[bytes, float], Awaitable[bytes]]
 """(request body, deadline on the loop's clock) → reply body."""
@@ -33,18 +33,6 @@ _DECIDE, _RECORD, _RECORD_OUTCOME, _ASSESS_USER, _GET_DECISION = (
 """The request classes; only `convert` knows what they are."""
 REPLY_S = 0.001
 """What of a caller's deadline is kept for the reply's way back, seconds."""
-
-
-class Assessment(Protocol):
-    """How a person stands."""
-
-    risk: UserRisk | None
-    reasons: Sequence[Reason]
-    measures: Sequence[Measure]
-    hits: Sequence[RuleHit]
-    degraded: Sequence[str]
-    program: str
-    assessed_us: int
 
 
 class Engine(Protocol):
@@ -195,6 +183,9 @@ class Boundary:
             request_id = secrets.token_hex(8)
             self._log.error("internal error", method=name, request_id=request_id, exc_info=problem)
             problem = ArbiterError(f"internal error; quote request id {request_id}")
+        if isinstance(problem, Unavailable):
+            store = type(problem).__name__.removesuffix("Unavailable").lower() or "other"
+            self._metrics.count("store_errors", store=store)
         self._metrics.count("requests", method=name, code=problem.status)
         status = convert.status_details(problem, request_id)
         await context.abort(

@@ -62,7 +62,8 @@ class Health:
         async with self._changed:
             serving = serving and not self.left
             if serving != self.serving:
-                structlog.get_logger().warning("health", serving=serving, leaving=self.left)
+                log = structlog.get_logger()
+                (log.info if serving or self.left else log.warning)("health", serving=serving, leaving=self.left)
             self.serving = serving
             self._changed.notify_all()
 

@@ -66,6 +66,7 @@ class Supervisor:
         self.keeper = Child("keeper", 0)
         self.metrics = MergedMetrics()
         self.stopping = asyncio.Event()
+        self._in_order = asyncio.Event()
         self._log = structlog.get_logger()
 
     async def run(self, announce: Callable[[str], None]) -> None:
@@ -138,6 +139,8 @@ class Supervisor:
             child.process = process = await asyncio.create_subprocess_exec(
                 *self._command, child.role, str(child.slot), str(handed_down),
                 stdin=asyncio.subprocess.PIPE, stdout=2, pass_fds=(handed_down,), start_new_session=True,
+                # gRPC's own lines are no JSON, and name callers' addresses.
+                env={"GRPC_VERBOSITY": "ERROR", **os.environ},
             )  # fmt: skip
         finally:
             os.close(handed_down)
@@ -145,12 +148,21 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):  # It died at once; its exit code tells.
             process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
             await process.stdin.drain()
+        permit = asyncio.create_task(self._permit(process.stdin))
         if self.stopping.is_set():
             child.signal(signal.SIGTERM)
         await self._listen(child, reports)
         code = await process.wait()
+        permit.cancel()
         process.stdin.close()
         return code
+
+    async def _permit(self, stdin: asyncio.StreamWriter) -> None:
+        """Let a worker serve as soon as the first keeper has brought the stores in order."""
+        await self._in_order.wait()
+        with contextlib.suppress(ConnectionError):
+            stdin.write(b"serve\n")
+            await stdin.drain()
 
     async def _listen(self, child: Child, handle: int) -> None:
         """Take in a child's reports until it closes its end."""
@@ -174,6 +186,8 @@ class Supervisor:
         if "ready" in report:
             child.program = report["ready"]
             child.ready.set()
+            if child is self.keeper:
+                self._in_order.set()
         child.failed = report.get("failed", child.failed)
 
     async def _watch(self, children: list[Child]) -> None:

@@ -2,8 +2,9 @@
 
     python -m engine.service ROLE SLOT REPORT_FD
 
-It reads its settings as one JSON line from standard input, which then only tells, by its end, that the supervisor is
-gone. It reports as JSON lines to REPORT_FD: {"ready": digest}, {"failed": words}, and each second {"metrics": …}.
+Standard input brings its settings as one JSON line, then, for a worker, a line that it may serve (the keeper has
+brought the stores in order), and says by its end that the supervisor is gone. REPORT_FD takes reports as JSON lines:
+{"ready": digest}, {"failed": words}, and each second {"metrics": …}.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class OpenEngine(Protocol):
 
 
 class Keeper(Protocol):
-    """The background work of one installation: checkpoints, reconciler, outbox."""
+    """The background work of one installation: checkpoints, reconciler, outbox.
+
+    What workers need in order before they serve it does before it first waits for anything.
+    """
 
     def __call__(self, settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> Awaitable[None]:
         """Work until cancelled, then end in order."""
@@ -68,18 +72,37 @@ class Reports:
             self._transport.write(orjson.dumps(report) + b"\n")
 
 
-async def _serve(
-    settings: Settings, slot: int, reports: Reports, leave: asyncio.Event, open_engine: OpenEngine
-) -> None:
+class Orders:
+    """What the supervisor has said so far."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.serve, self.leave = asyncio.Event(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, self._end)
+        threading.Thread(target=self._listen, args=(loop,), daemon=True).start()
+
+    def _end(self) -> None:
+        self.leave.set()
+        self.serve.set()  # Nobody waits for it any more.
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """In a thread, until standard input ends: then nobody would restart or stop this process, so it leaves."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed: this process is leaving anyway.
+            while os.read(sys.stdin.fileno(), 4_096):
+                loop.call_soon_threadsafe(self.serve.set)
+            loop.call_soon_threadsafe(self._end)
+
+
+async def _serve(settings: Settings, slot: int, reports: Reports, orders: Orders, open_engine: OpenEngine) -> None:
     metrics = Metrics()
     tracing = open_tracing(settings, metrics)
     engine = open_engine(settings, recorder=tracing or metrics, slot=slot)
     await engine.start()
     try:
+        await orders.serve.wait()
         server = Server(engine, settings, metrics, tracing)
         await server.start()
         reports.send({"ready": engine.program_digest})
-        await _report_until(leave, reports, metrics)
+        await _report_until(orders.leave, reports, metrics)
         await server.drain(settings.drain_s)
     finally:
         await engine.close()
@@ -88,11 +111,13 @@ async def _serve(
         reports.send({"metrics": metrics.report()})
 
 
-async def _keep(settings: Settings, reports: Reports, leave: asyncio.Event, keeper: Keeper) -> None:
+async def _keep(settings: Settings, reports: Reports, orders: Orders, keeper: Keeper) -> None:
     metrics = Metrics()
     work = asyncio.ensure_future(keeper(settings, recorder=metrics, sinks=open_sinks(settings)))
-    reporting = asyncio.create_task(_report_until(leave, reports, metrics))
-    reports.send({"ready": ""})
+    reporting = asyncio.create_task(_report_until(orders.leave, reports, metrics))
+    await asyncio.sleep(0)  # The keeper brings the stores in order before it first waits for anything.
+    if not work.done():
+        reports.send({"ready": ""})
     await asyncio.wait({work, reporting}, return_when=asyncio.FIRST_COMPLETED)
     work.cancel()
     reporting.cancel()
@@ -110,29 +135,20 @@ async def _report_until(leave: asyncio.Event, reports: Reports, metrics: Metrics
 async def _run(
     role: str, slot: int, handle: int, settings: Settings, open_engine: OpenEngine, keeper: Keeper
 ) -> int:
-    loop, leave = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
     log_loop_failures(loop)
-    loop.add_signal_handler(signal.SIGTERM, leave.set)
-    threading.Thread(target=_wait_for_orphanhood, args=(loop, leave), daemon=True).start()
+    orders = Orders(loop)
     reports = await Reports.open(handle)
     try:
         if role == "keeper":
-            await _keep(settings, reports, leave, keeper)
+            await _keep(settings, reports, orders, keeper)
         else:
-            await _serve(settings, slot, reports, leave, open_engine)
+            await _serve(settings, slot, reports, orders, open_engine)
     except ArbiterError as problem:
         reports.send({"failed": str(problem)})
         structlog.get_logger().error("can't go on", exc_info=problem)
         return CANNOT_START
     return 0
-
-
-def _wait_for_orphanhood(loop: asyncio.AbstractEventLoop, leave: asyncio.Event) -> None:
-    """Leave when standard input ends: the supervisor was killed, and nobody would restart or stop this process."""
-    while os.read(sys.stdin.fileno(), 4_096):
-        pass
-    with contextlib.suppress(RuntimeError):  # The loop is closed: this process is leaving anyway.
-        loop.call_soon_threadsafe(leave.set)
 
 
 def main(open_engine: OpenEngine, keeper: Keeper) -> int:

@@ -12,11 +12,13 @@ import grpc.aio
 import pytest
 import structlog
 
+from engine.bootstrap import open_engine
 from engine.service import convert
 from engine.service.logs import configure_logs
 from engine.service.metrics import Metrics
 from engine.service.server import Server
 from engine.service.tracing import Tracing
+from engine.service.worker import OpenEngine
 from engine.settings import Settings, read_settings
 from tests.service.tiny import TinyEngine
 
@@ -53,15 +55,17 @@ class Service:
         return await self.call("Decide", convert.decide_request(document, dry_run=dry_run), timeout)
 
 
+ROOT = Path(__file__).parents[2]
 Open = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @asynccontextmanager
-async def _open(settings: Settings, tracing: Callable[[Metrics], Tracing] | None = None) -> AsyncIterator[Service]:
-    """The engine of all tests in this folder is made here and nowhere else."""
+async def _open(
+    settings: Settings, tracing: Callable[[Metrics], Tracing] | None = None, make: OpenEngine = TinyEngine
+) -> AsyncIterator[Service]:
     metrics = Metrics()
     traced = tracing(metrics) if tracing else None
-    engine = TinyEngine(settings, recorder=traced or metrics, slot=0)
+    engine = make(settings, recorder=traced or metrics, slot=0)
     await engine.start()
     server = Server(engine, settings, metrics, traced)
     await server.start()
@@ -97,4 +101,12 @@ def open_service(tmp_path: Path) -> Open:
 async def service(open_service: Open) -> AsyncIterator[Service]:
     """A service with default settings."""
     async with open_service() as running:
+        yield running
+
+
+@pytest.fixture
+async def real_service(tmp_path: Path) -> AsyncIterator[Service]:
+    """A service over the engine that ships, with the policy that ships, in a folder of its own."""
+    settings = read_settings(tmp_path, {"port": 0, "rules": ROOT / "rules"}, {})
+    async with _open(settings, make=open_engine) as running:
         yield running

@@ -193,3 +193,19 @@ async def test_an_empty_request_is_refused_by_every_method(service: Service) -> 
 async def test_nothing_is_wrong_with_the_good_one(service: Service) -> None:
     """The request that the table spoils is itself accepted."""
     assert (await service.decide()).id == "e1"
+
+
+async def test_nothing_bad_reaches_the_stores(real_service: Service) -> None:
+    """The whole table leaves the stores of the engine that ships empty: the good request is then the first."""
+    bodies = list(RAW.values())
+    for _, change, _ in TABLE:
+        request = convert.decide_request(PAYMENT)
+        change(request)
+        bodies.append(request.SerializeToString())
+    for body in bodies:
+        with pytest.raises(grpc.aio.AioRpcError):
+            await real_service.call("Decide", body)
+    assert real_service.engine.journal.last_seq() == 0
+    await real_service.decide()
+    stored = await real_service.engine.journal.find(PAYMENT["id"])
+    assert (stored.seq, stored.record.number) == (1, 1)

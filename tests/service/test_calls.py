@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from engine.service import convert
 from engine.values import Action, Tier
-from tests.service.conftest import Open, Service
+from tests.service.conftest import PAYMENT, Open, Service
 
 
 async def refused(call: asyncio.Future) -> grpc.aio.AioRpcError:
@@ -149,6 +149,17 @@ async def test_a_large_body_is_refused_with_words(open_service: Open) -> None:
         assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def test_connections_are_limited(open_service: Open) -> None:
+    """Beyond the connections that are allowed a caller finds nobody, and those that are there go on."""
+    async with open_service(connections_max=1) as service:
+        await service.decide(id="a")
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{service.server.port}", options) as channel:
+            error = await refused(channel.unary_unary(f"/{convert.SERVICE}/Decide")(b"", timeout=20))
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+        await service.decide(id="b")
+
+
 async def test_a_cancelled_call_leaves_no_trace_in_flight(service: Service) -> None:
     """A caller that goes away frees its place."""
     held = asyncio.ensure_future(service.decide(attributes={"do": "hold"}))
@@ -249,5 +260,24 @@ async def test_decisions_are_counted_by_action_and_program(service: Service) -> 
         ("degraded", ("model",)): 1,
         ("requests", ("Decide", "OK")): 3,
         ("requests", ("Decide", "UNAVAILABLE")): 1,
+        ("store_errors", ("journal",)): 1,
     }
     assert set(service.metrics.report()["stages"]) == {"Decide", "read", "admission", "write"}
+
+
+async def test_the_engine_that_ships_answers_every_method(real_service: Service) -> None:
+    """A login, a payment, its outcome, the person and the stored decision, one after the other over real gRPC."""
+    login = {"id": "l1", "kind": "login", "time": PAYMENT["time"], "user.id": PAYMENT["user.id"]}
+    assert (await real_service.call("Record", convert.record_request(login))).id == "l1"
+    decision = await real_service.decide()
+    assert decision.program.digest == real_service.engine.program_digest
+    assert await real_service.decide() == decision
+    outcome = {"id": "o1", "kind": "confirmed_good", "event_id": "e1", "time": PAYMENT["time"]}
+    assert (await real_service.call("RecordOutcome", convert.outcome_request(outcome))).id == "o1"
+    request = convert.METHODS["AssessUser"][0](user_id=PAYMENT["user.id"])
+    assessment = await real_service.call("AssessUser", request)
+    assert (assessment.user_id, assessment.program) == (PAYMENT["user.id"], decision.program)
+    assert assessment.assessed_at.seconds > 0
+    assert await real_service.call("GetDecision", convert.METHODS["GetDecision"][0](id="e1")) == decision
+    stages = real_service.metrics.report()["stages"]
+    assert {"read", "admission", "features", "score", "rules", "journal", "write", "Decide"} <= set(stages)

@@ -2,10 +2,11 @@
 
 import json
 import urllib.request
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.service.metrics import BOUNDS_S, MergedMetrics, Metrics, MetricsServer
+from engine.service.metrics import BOUNDS_S, COUNTERS, MergedMetrics, Metrics, MetricsServer
 
 
 def scraped(server: MetricsServer) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -74,3 +75,9 @@ def test_a_process_that_never_reported_leaves_nothing() -> None:
     merged.retire("worker-0")
     names = {family.name for family in merged.collect()}
     assert names == {"arbiter_stage_seconds", "arbiter_workers", "arbiter_in_flight"}
+
+
+def test_the_docs_list_every_counter() -> None:
+    """docs/operations.md names each counter as Prometheus shows it."""
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    assert not [name for name in COUNTERS if f"`arbiter_{name}_total{{" not in page]

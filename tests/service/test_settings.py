@@ -41,9 +41,9 @@ def test_settings_travel_to_a_worker(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused_with_the_nearest(tmp_path: Path) -> None:
     """A name that is no setting is refused in file and environment at once, and the nearest known one is named."""
-    (tmp_path / "arbiter.yaml").write_text("wrokers: 2\n")
+    (tmp_path / "arbiter.yaml").write_text("wrkers: 2\n")
     words = refused(tmp_path, environ={"ARBITER_DRAIN": "3"})
-    assert "arbiter.yaml:1:1: wrokers is not a setting; did you mean workers?" in words
+    assert "arbiter.yaml:1:1: wrkers is not a setting; did you mean workers?" in words
     assert "ARBITER_DRAIN in the environment is not a setting; did you mean drain_s?" in words
 
 

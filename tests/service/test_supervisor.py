@@ -207,6 +207,19 @@ async def test_a_dead_keeper_is_replaced(settings: Settings) -> None:
         assert [json.loads(line)["kind"] for line in notices] == ["started", "started"]
 
 
+async def test_nothing_is_served_before_the_stores_are_in_order(settings: Settings) -> None:
+    """Workers open their stores at once, but listen only when the keeper has brought in what a crash had left."""
+    settings.state.mkdir()
+    (settings.state / "disorder").touch()
+    with parent(settings) as process:
+        line = asyncio.create_task(asyncio.to_thread(ready_port, process))
+        await until((settings.state / "started").exists)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(line), 0.3)
+        (settings.state / "disorder").unlink()
+        await decided_by(await line, "a")
+
+
 async def test_a_stopped_worker_is_killed_and_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that says nothing for too long is taken for dead."""
     monkeypatch.setattr(supervisor, "SILENT_S", 4.0)

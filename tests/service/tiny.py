@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import BodyConflict, DeadlinePassed, JournalUnavailable, NotFound, PolicyError
-from engine.service.handlers import Assessment
 from engine.service.metrics import Recorder
 from engine.service.outbox_sinks import Sink
 from engine.service.worker import main
 from engine.settings import Settings
-from engine.values import Action, Decision, Event, Tier
+from engine.values import Action, Assessment, Decision, Event, Tier
 
 
 class TinyEngine:
@@ -35,10 +34,12 @@ class TinyEngine:
         self.holding = asyncio.Event()
 
     async def start(self) -> None:
-        """Refuse a policy with the words `broken`."""
+        """Refuse a policy with the words `broken`; leave a mark."""
         policy = self._settings.rules / "policy.yaml"
         if policy.exists() and policy.read_text() == "broken":
             raise PolicyError("policy.yaml:1:1: it is broken")
+        self._settings.state.mkdir(parents=True, exist_ok=True)
+        (self._settings.state / "started").touch()
 
     async def close(self) -> None:
         """Leave a mark, so that a test can see that the end was an orderly one."""
@@ -111,7 +112,9 @@ class TinyEngine:
 
 
 async def tiny_keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> None:
-    """Deliver one notice at the start, then wait for the end and leave a mark."""
+    """Wait while the file `disorder` is there, deliver one notice, then wait for the end and leave a mark."""
+    while (settings.state / "disorder").exists():
+        time.sleep(0.01)
     for sink in sinks.values():
         sink.deliver({"id": 1, "kind": "started"})
     try:
