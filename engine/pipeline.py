@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
@@ -52,14 +53,19 @@ class Recorder(Protocol):
         """One stage took so long."""
 
 
-class Pipeline:
-    """Decides and records events with one program at a time; `program` and `matcher` may be swapped between calls."""
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a request takes once: a program, and the matcher that runs its patterns."""
 
-    def __init__(
-        self, program: Program, profiles: ProfileStore, journal: Journal, matcher: PatternMatcher,
-        clock: Clock, recorder: Recorder,
-    ) -> None:  # fmt: skip
-        self.program, self.matcher = program, matcher
+    program: Program
+    matcher: PatternMatcher
+
+
+class Pipeline:
+    """Decides and records events with what is `live`, which may be swapped between any two requests."""
+
+    def __init__(self, live: Live, profiles: ProfileStore, journal: Journal, clock: Clock, recorder: Recorder) -> None:
+        self.live = live
         self._profiles, self._journal, self._clock, self._recorder = profiles, journal, clock, recorder
         self._later: set[asyncio.Task[None]] = set()
 
@@ -83,7 +89,7 @@ class Pipeline:
 
     async def consider(self, event: Event, *, dry_run: bool, deadline: float | None) -> tuple[Decision, Case]:
         """All stages up to the decision, without making it durable; a dry run reads by a path that never writes."""
-        program, began = self.program, perf_counter()
+        live, program, began = self.live, self.live.program, perf_counter()
         case = program.open(event, self._clock.now_us(event.time_us))
         opened = perf_counter()
         case.admission = await self._admit(case, dry_run, deadline)
@@ -92,7 +98,7 @@ class Pipeline:
         seen = perf_counter()
         program.rate(case)
         scored = perf_counter()
-        signals = await self._signals(case, deadline)
+        signals = await self._signals(case, live.matcher, deadline)
         signalled = perf_counter()
         passed = await self._challenge_passed(event)
         verdict, hits = program.judge(case, signals, passed)
@@ -104,7 +110,7 @@ class Pipeline:
         """Take in an event without deciding about it; False when it was known."""
         if await self._known(event) is not None:
             return False
-        program = self.program
+        program = self.live.program
         case = program.open(event, self._clock.now_us(event.time_us))
         target = await self._result_changes(event)
         case.admission = await self._admit(case, False, deadline, target)
@@ -152,15 +158,15 @@ class Pipeline:
             case.degraded.append("profiles")
             return Admission(0, {}, True)
 
-    async def _signals(self, case: Case, deadline: float | None) -> tuple[str, ...]:
-        histories = self.program.histories(case) if case.step_flags else []
+    async def _signals(self, case: Case, matcher: PatternMatcher, deadline: float | None) -> tuple[str, ...]:
+        histories = case.program.histories(case) if case.step_flags else []
         if not histories:
             return ()
         left = None
         if deadline is not None:
             left = max(0.0, min(0.02, deadline - ANSWER_RESERVE_S - asyncio.get_running_loop().time()))
         try:
-            return tuple(sorted(await self.matcher.match(histories, left)))
+            return tuple(sorted(await matcher.match(histories, left)))
         except PatternsUnavailable:
             case.degraded.append("patterns")
             return ()
@@ -181,37 +187,37 @@ class Pipeline:
             return []
         records = [s.record for s in await self._journal.of_payment(payment) if s.record.kind in {"decision", "event"}]
         paid = [e for e in map(event_of, records) if e.kind == "payment"]
-        opened = [self.program.open(e, e.time_us) for e in paid]
+        opened = [self.live.program.open(e, e.time_us) for e in paid]
         return [change for case in opened for change in disposition_changes(case.entries, code)]
 
     def _decision(
         self, case: Case, verdict: Verdict, hits: Sequence[RuleHit], signals: tuple[str, ...], dry_run: bool
     ) -> Decision:
-        user_hits, sources = self.program.judge_user(case)
+        user_hits, sources = case.program.judge_user(case)
         return Decision(
             id=case.event.id, tier=verdict.tier, action=verdict.action,
             measures=begin(verdict.measures, case.as_of_us), score=case.score, reasons=verdict.reasons,
             hits=(*hits, *user_hits), signals=signals, degraded=tuple(case.degraded), flags=tuple(case.flags),
             user_risk=self._next_risk(case, sources) if case.risk else None,
-            program=self.program.digest, decided_us=self._clock.now_us(case.event.time_us), dry_run=dry_run,
+            program=case.program.digest, decided_us=self._clock.now_us(case.event.time_us), dry_run=dry_run,
         )  # fmt: skip
 
     def _next_risk(self, case: Case, sources: Sequence[Source]) -> UserRisk | None:
         if case.risk is None:
             return None
-        hold_us = self.program.policy.settings.hold_us
-        return next_risk(case.risk, sources, case.as_of_us, hold_us, self.program.digest)
+        hold_us = case.program.policy.settings.hold_us
+        return next_risk(case.risk, sources, case.as_of_us, hold_us, case.program.digest)
 
     def _changes(self, case: Case, decision: Decision) -> list[Change]:
         code = disposition_of(decision) if case.event.kind == "payment" else 0
         return [
             *disposition_changes(case.entries, code),
-            *flag_changes(self.program, case.entries, case.step_flags),
+            *flag_changes(case.program, case.entries, case.step_flags),
             *standing_changes(_user(case), decision.user_risk, case.risk, decision),
         ]
 
     def _record(self, case: Case, decision: Decision, changes: Sequence[Change]) -> Record:
-        snapshot = {name: case.row[name] for name in self.program.feature_set.names if name in case.row}
+        snapshot = {name: case.row[name] for name in case.program.feature_set.names if name in case.row}
         extra = {
             "decision": decision, "features": snapshot, "truncated": case.truncated, "late": case.late,
             "changes": pack_changes(changes),

@@ -29,6 +29,8 @@ STALE_CLOCK_US = 5 * 60_000_000
 class Case:
     """One event on its way: what is known of it so far. Each stage adds its part and none takes back another's."""
 
+    program: Program
+    """The program that opened it; a reload on the way changes nothing for this event."""
     event: Event
     row: Row
     entries: tuple[EntityEvent, ...]
@@ -67,7 +69,7 @@ class Program:
         late = now_us - event.time_us > settings.lateness_us
         entries = self.features.entries(event, row, self.identity.key, late=late)
         flags = [name for name, is_set in (("STALE_CLOCK", stale), ("LATE", late)) if is_set]
-        return Case(event, row, entries, now_us if stale else event.time_us, late, list(missing), flags)
+        return Case(self, event, row, entries, now_us if stale else event.time_us, late, list(missing), flags)
 
     def see(self, case: Case) -> None:
         """Compute features, standing and pattern steps from the states that the admission returned."""

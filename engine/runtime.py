@@ -15,7 +15,7 @@ import structlog
 from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError
 from engine.journal.sqlite import SqliteJournal
 from engine.loader import policy_files
-from engine.pipeline import Clock, Pipeline, Recorder
+from engine.pipeline import Clock, Live, Pipeline, Recorder
 from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.program import Case, Program
@@ -75,7 +75,7 @@ class Runtime:
     @property
     def program_digest(self) -> str:
         """Digest of the live program."""
-        return self.pipeline.program.digest
+        return self.pipeline.live.program.digest
 
     async def start(self, *, watch: bool = True) -> None:
         """Load the program, open the stores, start the pattern matcher; raises what makes serving impossible."""
@@ -86,7 +86,7 @@ class Runtime:
         matcher = PatternMatcher(program.policy.plan.patterns)
         with contextlib.suppress(ArbiterError):  # without patterns every decision says degraded: [patterns]
             await matcher.start()
-        self._pipeline = Pipeline(program, self.profiles, self.journal, matcher, self._clock, self._recorder)
+        self._pipeline = Pipeline(Live(program, matcher), self.profiles, self.journal, self._clock, self._recorder)
         if watch:
             self._tasks = [asyncio.create_task(self._watch(signature)), asyncio.create_task(self._probe())]
 
@@ -99,7 +99,7 @@ class Runtime:
             await self._pipeline.drain()
             await self.profiles.close()
             await self.journal.close()
-            self._pipeline.matcher.close()
+            self._pipeline.live.matcher.close()
 
     def ready(self) -> bool:
         """A program is live and the journal can be written."""
@@ -129,7 +129,7 @@ class Runtime:
         known_us = outcome.get("known_us") or self._clock.now_us(outcome["time_us"])
         changes = []
         if target is not None and target.record.kind in {"decision", "event"}:
-            case = self.pipeline.program.open(event_of(target.record), target.record.event_us)
+            case = self.pipeline.live.program.open(event_of(target.record), target.record.event_us)
             user = {e.entity: e.key for e in case.entries if e.entity == "user"}
             states = await self.profiles.peek(user)
             attributes = states["user"].head.get("attr", {}) if user else {}
@@ -142,7 +142,7 @@ class Runtime:
 
     async def assess_user(self, user_id: str, *, dry_run: bool = False, deadline: float | None = None) -> Assessment:
         """How a person stands now, from the `on: user` rules; a change is journaled, nothing is counted."""
-        program, now_us = self.pipeline.program, self._clock.now_us(time.time_ns() // 1000)
+        program, now_us = self.pipeline.live.program, self._clock.now_us(time.time_ns() // 1000)
         event = Event("", "assessment", now_us, {"user.id": user_id}, b"", b"")
         case = program.open(event, now_us)
         case.admission = Admission(0, await self.profiles.peek({e.entity: e.key for e in case.entries}), True)
@@ -171,16 +171,16 @@ class Runtime:
         try:
             program = await asyncio.to_thread(self._load)
             self._same_layouts(program)
-            self.pipeline.matcher = await self.pipeline.matcher.reload(program.policy.plan.patterns)
+            matcher = await self.pipeline.live.matcher.reload(program.policy.plan.patterns)
         except ArbiterError as problem:
             self._log.error("policy refused, the live one stays", live=self.program_digest, reason=str(problem))
             return False
-        self.pipeline.program = program
+        self.pipeline.live = Live(program, matcher)
         self._log.info("policy activated", program=program.digest, rules=len(program.policy.rules))
         return True
 
     def _same_layouts(self, program: Program) -> None:
-        old, new = self.pipeline.program.layouts, program.layouts
+        old, new = self.pipeline.live.program.layouts, program.layouts
         changed = sorted(
             e for e in old.keys() | new.keys() if e not in old or e not in new or old[e].digest != new[e].digest
         )
@@ -210,7 +210,7 @@ class Runtime:
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._signature()
-            if now != seen and self.pipeline.program.policy.settings.activation == "on_save":
+            if now != seen and self.pipeline.live.program.policy.settings.activation == "on_save":
                 seen = now
                 await self.reload()
 

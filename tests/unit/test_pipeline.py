@@ -238,7 +238,7 @@ async def test_without_patterns_the_decision_is_still_made(engine, monkeypatch):
     async def dead(histories, timeout_s=None):
         raise PatternsUnavailable("dead")
 
-    monkeypatch.setattr(engine.pipeline.matcher, "match", dead)
+    monkeypatch.setattr(engine.pipeline.live.matcher, "match", dead)
     await engine.record(payment(10, kind="password_change", device__id=None, at_s=1))
     decision = await engine.decide(payment(1, at_s=2, txn__amount_minor=6000))
     assert (decision.degraded, decision.action) == (("patterns",), Action.CHALLENGE)
