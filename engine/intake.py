@@ -27,7 +27,7 @@ from engine.values import Event
 MAX_TEXT = 256
 MAX_FREE_TEXT = 4_000
 MAX_ATTRIBUTES = 64
-MAX_LINES = 500
+MAX_LINES = 2_000
 MAX_MINOR = 10**12
 """Largest amount in minor units: ten thousand million of a two-digit currency; sums stay inside int64."""
 FUTURE_LIMIT_US = 24 * 3_600_000_000
