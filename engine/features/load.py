@@ -20,7 +20,6 @@ CODES = declare_codes(
         "E401": "a feature's name does not begin with an entity",
         "E402": "a feature's measure and its other keys do not fit together",
         "E403": "a feature hides an event field",
-        "E404": "an event kind or field that does not exist",
     }
 )
 _NEEDS_FIELD = {"sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last"}

@@ -108,11 +108,8 @@ def load_patterns(
             loader.pattern(item)
             for item in top.fields_list("patterns", {"id", "entity", "within", "steps", "signal", "meaning"}, {"same"})
         ]
-    try:
-        return PatternPlan(PatternSet(() if diagnostics.failed else patterns), loader.tests)
-    except PolicyError as problem:
-        diagnostics.error("E508", str(problem), reader.fields(None).position())
-        return PatternPlan(PatternSet(), {})
+    diagnosed = diagnostics.failed
+    return PatternPlan(PatternSet(() if diagnosed else patterns), loader.tests)
 
 
 class _Loader:
@@ -124,7 +121,7 @@ class _Loader:
         """One pattern; its conditions join the entity's tests."""
         entity = item.choice("entity", ENTITIES)
         steps = [self._step(entity, step) for step in item.fields_list("steps", {"name"}, {"on", "when", "absent"})]
-        return Pattern(
+        pattern = Pattern(
             item.text("id"),
             entity,
             tuple(steps),
@@ -132,6 +129,11 @@ class _Loader:
             item.choices("same", FIELDS),
             item.text("signal"),
         )
+        try:
+            PatternSet((pattern,))
+        except PolicyError as problem:
+            item.mistake("E508", str(problem), "id")
+        return pattern
 
     def _step(self, entity: str, item: Fields) -> Step:
         when = item.scalar("when")

@@ -1,0 +1,95 @@
+"""Every mistake that the policy's own files can hold: its code, its place, and the page that explains it.
+
+Each page in docs/errors begins with the very text that the mistake below gives.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.language import DiagnosticsError
+from engine.loader import load_program
+from engine.profiles.identity import Identity
+from tests.conftest import POLICY, ROOT
+
+MISTAKES = {
+    "E401": ("features.yaml", "  user.payments_1h: {", "  person.payments_1h: {"),
+    "E402": ("features.yaml", "measure: distinct, of: card.token,", "measure: distinct,"),
+    "E403": ("features.yaml", "  card.payments_1h: {", "  card.bin: {"),
+    "E501": ("policy.yaml", "DE: Europe/Berlin", "DE: Europe/Berlim"),
+    "E502": ("policy.yaml", "from_score: 0.0", "from_score: 0.1"),
+    "E503": ("risk/payments.yaml", "  - id: huge", "  - id: big"),
+    "E504": ("risk/payments.yaml", "{code: R3, analyst: very large amount}", "{code: R2, analyst: very large amount}"),
+    "E505": ("risk/payments.yaml", "then: {tier: LOW}", "then: {}"),
+    "E506": ("risk/payments.yaml", "{kind: NOTIFY, whom: user,", "{kind: NOTIFY, max: 5,"),
+    "E507": ("risk/payments.yaml", "on: payment", "on: paiment"),
+    "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
+}
+
+
+def load(folder: Path):
+    """Load a policy folder without models."""
+    return load_program(folder, folder, Identity(bytes(32)), lambda: 0, with_models=False)
+
+
+def broken(tmp_path: Path, file: str, old: str, new: str) -> str:
+    """What a copy of the small policy says with one text replaced."""
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    path = folder / file
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DiagnosticsError) as refused:
+        load(folder)
+    return str(refused.value)
+
+
+def test_the_small_policy_is_right():
+    """The policy that the mistakes are made in has none itself."""
+    assert len(load(POLICY).policy.rules) == 11
+
+
+@pytest.mark.parametrize("code", MISTAKES)
+def test_a_mistake_is_shown_at_its_place_as_its_page_says(code, tmp_path):
+    """The page's first block is what the loader prints."""
+    said = broken(tmp_path, *MISTAKES[code])
+    page = (ROOT / "docs" / "errors" / f"{code}.md").read_text()
+    block = re.search(r"```text\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    assert f"[{code}]" in block[1]
+    assert block[1].strip("\n") in said
+
+
+def test_all_mistakes_of_all_files_come_at_once(tmp_path):
+    """One load names the mistakes of features, rules and settings together."""
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    for code in ("E402", "E501", "E505"):
+        file, old, new = MISTAKES[code]
+        (folder / file).write_text((folder / file).read_text().replace(old, new, 1))
+    with pytest.raises(DiagnosticsError) as refused:
+        load(folder)
+    assert {"E402", "E501", "E505"} <= set(re.findall(r"\[(E\d+)\]", str(refused.value)))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("lists/cards.csv", "value,reason\na,b\n", "cards.csv:1: the columns must be value, reason, author, until"),
+        ("lists/cards.csv", "value,reason,author,until\na,b,,\n", "cards.csv:2: every entry needs"),
+        ("lists/cards.csv", "value,reason,author,until\na,b,c,2020\n", "cards.csv:2: until"),
+        ("tables/fx.csv", "currency,valid_from,rate\nUSX,2026-01-01,1\n", "fx.csv:2: 'USX' is not an ISO 4217"),
+        ("tables/fx.csv", "currency,valid_from,rate\nUSD,2026-01-01,-1\n", "fx.csv:2: a rate must be positive"),
+    ],
+)
+def test_a_mistake_in_a_table_names_its_line(file, text, message, tmp_path):
+    """CSV files are refused with file, line and reason."""
+    from engine.errors import PolicyError
+
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    (folder / file).write_text(text)
+    with pytest.raises(PolicyError, match=re.escape(message)):
+        load(folder)
