@@ -132,9 +132,7 @@ async def _report_until(leave: asyncio.Event, reports: Reports, metrics: Metrics
             await asyncio.wait_for(leave.wait(), REPORT_EVERY_S)
 
 
-async def _run(
-    role: str, slot: int, handle: int, settings: Settings, open_engine: OpenEngine, keeper: Keeper
-) -> int:
+async def _run(role: str, slot: int, handle: int, settings: Settings, open_engine: OpenEngine, keeper: Keeper) -> int:
     loop = asyncio.get_running_loop()
     log_loop_failures(loop)
     orders = Orders(loop)

@@ -6,6 +6,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from engine.intake import MAX_LINES
 from engine.service import convert
 from tests.service.conftest import PAYMENT, Service
 
@@ -100,7 +101,11 @@ TABLE: list[tuple[str, Change, set[str]]] = [
     ("card number as attribute name", attributes({DIGITS: "v"}), {"event.attributes"}),
     ("basket line without anything", line(), {"event.basket"}),
     ("card number in the basket", line(item_id=DIGITS), {"event.basket.item_id"}),
-    ("501 basket lines", lambda r: [r.event.basket.add(item_id="i") for _ in range(501)], {"event.basket.item_id"}),
+    (
+        "too many basket lines",
+        lambda r: [r.event.basket.add(item_id="i") for _ in range(MAX_LINES + 1)],
+        {"event.basket.item_id"},
+    ),
     ("unspecified result", put("event.payment_detail.result.status", 0), {"event.payment_detail.result.status"}),
     ("negative coupon", put(WORTH, -1.0), {WORTH}),
     ("rating of six", put("event.known.review.rating", 6), {"event.known.review.rating"}),
