@@ -89,26 +89,28 @@ def _local(moment: Timestamp, zone_name: str | None) -> datetime:
     return whole if zone_name is None else whole.astimezone(zone(zone_name))
 
 
-def _getter(name: str, read: Callable[[datetime], int]) -> None:
+def _getter(name: str, meaning: str, read: Callable[[datetime], int]) -> None:
     def get(moment: Timestamp, zone_name: str | None = None) -> int:
         return read(_local(moment, zone_name))
 
+    get.__doc__ = meaning
     define(f"timestamp::{name}() int", f"timestamp::{name}(string) int")(get)
 
 
-_getter("getFullYear", lambda t: t.year)
-_getter("getMonth", lambda t: t.month - 1)
-_getter("getDate", lambda t: t.day)
-_getter("getDayOfMonth", lambda t: t.day - 1)
-_getter("getDayOfWeek", lambda t: t.isoweekday() % 7)
-_getter("getDayOfYear", lambda t: t.timetuple().tm_yday - 1)
-_getter("getHours", lambda t: t.hour)
-_getter("getMinutes", lambda t: t.minute)
-_getter("getSeconds", lambda t: t.second)
+_getter("getFullYear", "The year, in UTC or in a zone.", lambda t: t.year)
+_getter("getMonth", "The month, 0 = January.", lambda t: t.month - 1)
+_getter("getDate", "The day of the month, from 1.", lambda t: t.day)
+_getter("getDayOfMonth", "The day of the month, from 0.", lambda t: t.day - 1)
+_getter("getDayOfWeek", "The day of the week, 0 = Sunday.", lambda t: t.isoweekday() % 7)
+_getter("getDayOfYear", "The day of the year, from 0.", lambda t: t.timetuple().tm_yday - 1)
+_getter("getHours", "The hour 0..23 of a time; the whole hours of a duration.", lambda t: t.hour)
+_getter("getMinutes", "The minute of a time; the whole minutes of a duration.", lambda t: t.minute)
+_getter("getSeconds", "The second of a time; the whole seconds of a duration.", lambda t: t.second)
 
 
 @define("timestamp::getMilliseconds() int", "timestamp::getMilliseconds(string) int")
 def _milliseconds(moment: Timestamp, zone_name: str | None = None) -> int:
+    """The milliseconds beyond the whole second."""
     if zone_name is not None:
         zone(zone_name)
     return moment.ns % _SECOND_NS // 10**6

@@ -52,6 +52,7 @@ def _matches(text: str, pattern: str) -> bool:
 
 @define("string::charAt(int) string")
 def _char_at(text: str, index: int) -> str:
+    """The character at an index; empty at the end."""
     if not 0 <= index <= len(text):
         raise ValueError(f"index {index} is outside the text")
     return text[index : index + 1]
@@ -59,6 +60,7 @@ def _char_at(text: str, index: int) -> str:
 
 @define("string::indexOf(string) int", "string::indexOf(string, int) int")
 def _index_of(text: str, part: str, start: int = 0) -> int:
+    """Where a part begins, -1 if it isn't there; from an index on."""
     if not 0 <= start <= len(text):
         raise ValueError(f"index {start} is outside the text")
     return text.find(part, start)
@@ -66,6 +68,7 @@ def _index_of(text: str, part: str, start: int = 0) -> int:
 
 @define("string::lastIndexOf(string) int", "string::lastIndexOf(string, int) int")
 def _last_index_of(text: str, part: str, start: int | None = None) -> int:
+    """Where the last such part begins, -1 if it isn't there; at an index at most."""
     if start is None:
         return text.rfind(part)
     if not 0 <= start <= len(text):
@@ -75,6 +78,7 @@ def _last_index_of(text: str, part: str, start: int | None = None) -> int:
 
 @define("list(string)::join() string", "list(string)::join(string) string")
 def _join(items: list[Any], between: str = "") -> str:
+    """The texts one after another, with something between them."""
     if not all(isinstance(item, str) for item in items):
         raise ValueError("every item must be a string")
     return between.join(items)
@@ -82,21 +86,25 @@ def _join(items: list[Any], between: str = "") -> str:
 
 @define("string::lowerAscii() string")
 def _lower_ascii(text: str) -> str:
+    """Only the letters a to z change."""
     return text.translate(_LOWER)
 
 
 @define("string::upperAscii() string")
 def _upper_ascii(text: str) -> str:
+    """Only the letters a to z change."""
     return text.translate(_UPPER)
 
 
 @define("string::replace(string, string) string", "string::replace(string, string, int) string")
 def _replace(text: str, old: str, new: str, most: int = -1) -> str:
+    """Every such part replaced, or as many as the number says."""
     return text.replace(old, new, most)
 
 
 @define("string::split(string) list(string)", "string::split(string, int) list(string)")
 def _split(text: str, between: str, most: int = -1) -> list[str]:
+    """The parts between a separator, at most as many as the number says."""
     if most == 0:
         return []
     if not between:
@@ -107,6 +115,7 @@ def _split(text: str, between: str, most: int = -1) -> list[str]:
 
 @define("string::substring(int) string", "string::substring(int, int) string")
 def _substring(text: str, start: int, end: int | None = None) -> str:
+    """From an index on, up to another."""
     stop = len(text) if end is None else end
     if not 0 <= start <= stop <= len(text):
         raise ValueError(f"{start} to {stop} is outside the text")
@@ -115,6 +124,7 @@ def _substring(text: str, start: int, end: int | None = None) -> str:
 
 @define("string::trim() string")
 def _trim(text: str) -> str:
+    """Without blanks at both ends."""
     return text.strip(
         "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
     )
@@ -133,6 +143,7 @@ def _quote(text: str) -> str:
 
 @define("lower(string) string")
 def _lower(text: str) -> str:
+    """Lower case, in any alphabet."""
     return text.lower()
 
 

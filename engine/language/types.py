@@ -60,6 +60,8 @@ def _parse(tokens: list[str], text: str) -> tuple[Type, list[str]]:
         while rest and rest[0] != ")":
             item, rest = _parse(rest[1:], text)
             args.append(item)
+        if not rest:
+            raise ValueError(f"{text!r} is not a type: `)` is missing")
         rest = rest[1:]
     wanted = 1 if name == "list" else 2
     if args and len(args) != wanted:

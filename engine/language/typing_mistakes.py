@@ -21,14 +21,17 @@ class Mistakes:
     declared: Mapping[str, Position] = field(default_factory=dict)
     failed: bool = False
 
-    def mistake(self, node: Node, code: str, message: str, hint: str = "", found: str = "", wanted: str = "") -> Node:
-        """Report at a node; gives it back as dyn, so that it is reported once."""
+    def mistake(
+        self, node: Node, code: str, message: str, hint: str = "", found: str = "", wanted: str = "",
+        about: Node | None = None,
+    ) -> Node:  # fmt: skip
+        """Report at a node; gives it back as dyn, so that it is reported once. Names in `about` get their place."""
         self.failed = True
         newline = self.text.find("\n", node.start, node.end)
         length = (node.end if newline < 0 else newline) - node.start
         related = [
             Related(self.declared[name.path], f"`{name.path}` is declared here as {name.type}")
-            for name in dict.fromkeys(_names(node))
+            for name in dict.fromkeys(_names(about or node))
             if name.path in self.declared
         ]
         self.diagnostics.error(

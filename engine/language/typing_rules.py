@@ -238,7 +238,7 @@ class Typer(Mistakes):
             if isinstance(fraction, Literal):
                 message = f"`{self.source(fraction)}` is fractional, but `{self.source(whole)}` is a whole number (int)"
                 hint = f"use a whole number, or convert: double({self.source(whole)})"
-                return self.mistake(fraction, "E306", message, hint, "double", "int")
+                return self.mistake(fraction, "E306", message, hint, "double", "int", node)
             hint = f"convert: double({self.source(whole)})"
         else:
             hint = "write the number with u, such as 5u" if types == {INT, UINT} else ""
@@ -246,7 +246,7 @@ class Typer(Mistakes):
         other = left if at is right else right
         message = f"`{node.operator}` can't take {left.type} and {right.type}"
         found, wanted = (str(right.type), str(left.type)) if at is node else (str(at.type), str(other.type))
-        return self.mistake(at, code, message, hint, found, wanted)
+        return self.mistake(at, code, message, hint, found, wanted, node)
 
     def membership(self, node: Binary, left: Node, right: Node) -> Node:
         """`in` a list or the keys of a map."""
@@ -318,7 +318,7 @@ class Typer(Mistakes):
         args = tuple(map(self.literal_as, args, forms[0].params))
         self.constants(node)
         result = forms[0].result
-        for form in forms[1:]:
+        for form in forms[1:] if any(arg.type == DYN for arg in args) else ():
             result = join(result, form.result)
         return replace(node, args=args, type=result)
 

@@ -1,0 +1,69 @@
+"""What people read when something is wrong: one golden file and one page for each code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.language import Diagnostics, load_yaml
+from engine.language.diagnostics import LANGUAGE_CODES
+from tests.unit.language.mistakes import FILES, report, rule
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "language"
+PAGES = ROOT / "docs" / "errors"
+REWRITE = os.environ.get("ARBITER_REWRITE_GOLDEN") == "1"
+"""Set it to write the golden files anew; look at the difference before you commit it."""
+
+
+@pytest.mark.parametrize("code", sorted(FILES))
+def test_golden_text(code: str) -> None:
+    """The mistake of each code is shown with exactly this text."""
+    text = report(FILES[code]).render() + "\n"
+    file = GOLDEN / f"{code}.txt"
+    if REWRITE:
+        file.write_text(text)
+    assert text == file.read_text()
+    assert f"[{code}]" in text
+
+
+def test_every_code_has_an_example_and_a_page() -> None:
+    """Codes, golden files and pages are the same set; E101 needs a file that isn't there."""
+    assert set(FILES) | {"E101"} == set(LANGUAGE_CODES)
+    assert {page.stem for page in PAGES.glob("E[123]*.md")} == set(LANGUAGE_CODES)
+
+
+@pytest.mark.parametrize("code", sorted(LANGUAGE_CODES))
+def test_page_says_what_the_code_means(code: str) -> None:
+    """A page begins with its code and meaning and shows the very text of the golden file."""
+    page = (PAGES / f"{code}.md").read_text()
+    assert page.startswith(f"# {code}: {LANGUAGE_CODES[code]}\n")
+    if code in FILES:
+        assert (GOLDEN / f"{code}.txt").read_text() in page
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that can't be opened is a mistake like any other."""
+    diagnostics = Diagnostics()
+    assert load_yaml(tmp_path / "none.yaml", diagnostics, "rules/none.yaml") is None
+    assert (
+        diagnostics.render()
+        == "rules/none.yaml:1:1: error[E101]: can't read rules/none.yaml: No such file or directory"
+    )
+
+
+def test_all_mistakes_come_at_once() -> None:
+    """Three wrong rules and an unknown key give four mistakes, in the order of the file."""
+    text = "rules:\n" + "".join(f'  - {{id: r{i}, when: "nme > {i}", colour: red}}\n' for i in range(2))
+    assert [item.code for item in report(text).ordered()] == ["E301", "E111", "E301", "E111"]
+
+
+def test_look_alike_letters_are_pointed_out() -> None:
+    """A Cyrillic letter in a key, and one in a condition, are named as such."""
+    shown = report("rules:\n  - id: sample\n    whеn: user.vip\n").render()
+    assert "'е' is CYRILLIC SMALL LETTER IE, which only looks like ASCII; did you mean `when`?" in shown
+    shown = report(rule("usеr.vip")).render()
+    assert "rules.yaml:3:13: error[E201]" in shown
+    assert "this is CYRILLIC SMALL LETTER IE, which only looks like `e`" in shown
