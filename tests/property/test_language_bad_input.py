@@ -13,13 +13,12 @@ from tests.unit.language.strategies import SCHEMA, conditions
 
 _FAST = settings(max_examples=300, deadline=None, derandomize=True)
 WORDS = st.sampled_from(
-    "a|user.age|txn.amount|1|2.5|'x'|true|null|(|)|[|]|{|}|&&|!|-|+|*|/|%|<|==|in|?|:|.|,|has(|size(|5u|é".split("|")
-    + [".all(x, ", "||", "b'\\xff'", "\n", "\\"]
+    "a¦user.age¦txn.amount¦1¦2.5¦'x'¦true¦null¦(¦)¦[¦]¦{¦}¦&&¦||¦!¦-¦+¦*¦/¦%¦<¦==¦in¦?¦:¦.¦,¦has(¦size(¦5u¦é"
+    "¦.all(x, ¦b'\\xff'¦\n¦\\".split("¦")
 )
 SOUP = st.lists(WORDS, max_size=25).map(" ".join) | st.text(max_size=40)
 YAML_WORDS = st.sampled_from(
-    "rules:¦  ¦- ¦id: ¦when: ¦x¦'¦\"¦|¦>¦&a¦*a¦!t¦{¦}¦[¦]¦#¦,¦: ¦---¦? ¦é¦%¦@¦user.vip".split("¦")
-    + ["\n", "\t", "\ufeff", "\x00"]
+    "rules:¦  ¦- ¦id: ¦when: ¦x¦'¦\"¦|¦>¦&a¦*a¦!t¦{¦}¦[¦]¦#¦,¦: ¦---¦? ¦é¦%¦@¦user.vip¦\n¦\t¦\ufeff¦\x00".split("¦")
 )
 
 

@@ -59,7 +59,7 @@ def test_bounds_are_inclusive() -> None:
 
 def test_unknown_and_missing_keys_are_all_reported() -> None:
     """Each unknown key is a mistake; missing keys are one mistake at the mapping."""
-    _, diagnostics = read("whem: x\nzzz: 1\n", {"id", "when"}, {"from"})
+    _, diagnostics = read("wheno: x\nzzz: 1\n", {"id", "when"}, {"from"})
     assert [(item.code, item.hint) for item in diagnostics.ordered()] == [
         ("E111", "did you mean `when`?"), ("E112", ""), ("E111", "known here: from, id, when"),
     ]  # fmt: skip
