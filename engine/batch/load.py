@@ -22,8 +22,9 @@ from typing import BinaryIO, Protocol
 import orjson
 
 from engine.batch.arrivals import Arrival, Arrivals, Outcome
-from engine.batch.bind import bind, bind_time
+from engine.batch.bind import bind_time
 from engine.batch.declared import Mapping as Declared
+from engine.batch.documents import bound_to
 from engine.batch.files import Source
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import open_source
@@ -145,7 +146,7 @@ class _Run:
         self.events = self.new = self.repeated = self.conflicts = self.outcomes = self.runs = 0
         group = mapping.group
         self.arrivals = Arrivals(
-            source, bind(mapping, source.schema), away, now_us, scratch, lambda *done: self._tell("reading", *done),
+            source, bound_to(mapping, source.schema), away, now_us, scratch, lambda *done: self._tell("reading", *done),
             produces=mapping.produces, scattered=group is not None and group.scattered,
         )  # fmt: skip
 

@@ -27,6 +27,8 @@ from engine.errors import MappingError
 
 MAX_LINE = 4_000_000
 """Longest line in characters or bytes; a longer one is a bad row, whatever it holds."""
+DOCUMENT = "document"
+"""The format of `engine.batch.documents`; no mapping file can name it."""
 _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 
 
@@ -206,6 +208,21 @@ class _JsonLines(_Streamed):
                 yield (row, line, *[_inside(found, name) for name in columns])
 
 
+class _Documents(_Streamed):
+    """One JSON object a line, whole, and its time for the order."""
+
+    schema: Mapping[str, str] | None = {"time": "text", "document": "nested"}
+
+    def _records(self, stream: BinaryIO, columns: Sequence[str]) -> Generator[Row | Unreadable]:
+        pick = _picker([("time", "document").index(name) for name in columns])
+        for row, (line, data) in enumerate(_byte_lines(stream), 1):
+            found = _object(data)
+            if isinstance(found, str):
+                yield Unreadable(row, line, found)
+            else:
+                yield (row, line, *pick((found.get("time"), found)))
+
+
 def _byte_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
     """Line number and bytes of each line that isn't blank; None for one that is too long."""
     number = 0
@@ -260,5 +277,5 @@ class _Sequence(_Streamed):
 
 
 _OPENERS: dict[str, Callable[[SourceFile, FileFormat], Source]] = {
-    "csv": _Csv, "jsonl": _JsonLines, "sequence": _Sequence, "parquet": Parquet,
+    "csv": _Csv, "jsonl": _JsonLines, "sequence": _Sequence, "parquet": Parquet, DOCUMENT: _Documents,
 }  # fmt: skip

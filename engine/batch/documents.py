@@ -1,0 +1,56 @@
+"""Event and outcome documents as they are: JSON lines in the engine's own form, which need no mapping.
+
+    load(path, EVENTS, sink, …)        # or OUTCOMES
+
+Everything else is as for mapped files: each line is checked like a live event, put into time order, and resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping as Lookups
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from engine.batch.bind import Bound, Row, bind
+from engine.batch.declared import Constant, FileFormat, Mapping, Moment
+from engine.batch.read import DOCUMENT
+from engine.language.diagnostics import Position
+
+_PLACE = Position("documents", 1, 1)
+_COLUMNS = ("time", "document")
+
+EVENTS = Mapping(
+    name="events", file="documents", digest=b"event documents", produces="events", format=FileFormat(DOCUMENT),
+    id=Constant(""), kind=Constant(""), time=Moment("time", "iso", "", 0, 0, _PLACE), fields={}, attributes={},
+    amount=None, skips=(), outcomes=(), group=None, missing=frozenset(),
+    uses=dict.fromkeys(_COLUMNS, (_PLACE, 1)), text="",
+)  # fmt: skip
+"""Each line is an event document."""
+OUTCOMES = replace(EVENTS, name="outcomes", digest=b"outcome documents", produces="outcomes")
+"""Each line is an outcome document, which names its event and may say when it was known."""
+
+
+def bound_to(mapping: Mapping, schema: Lookups[str, str] | None) -> Bound:
+    """The functions of a mapping over one file's rows."""
+    return _WHOLE if mapping.format.format == DOCUMENT else bind(mapping, schema)
+
+
+def _document(row: Row) -> dict[str, Any]:
+    found = row[3]
+    assert isinstance(found, dict)
+    return found
+
+
+def _no_outcomes(row: Row, event_id: str, time_us: int) -> list[dict[str, Any]]:
+    return []
+
+
+def _minor(amount: Decimal, currency: str) -> int:
+    raise AssertionError("documents carry their amounts themselves")
+
+
+_WHOLE = Bound(
+    columns=_COLUMNS, document=_document, skipped=lambda _: "", group=None, lists=(), line=lambda _: None,
+    amount=None, minor=_minor, outcomes=_no_outcomes,
+)  # fmt: skip
