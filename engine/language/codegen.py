@@ -50,6 +50,14 @@ _TEXT_METHODS = {"startsWith": "{0}.startswith({1})", "endsWith": "{0}.endswith(
 _INT_OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
 
 
+_MOST_INDENTED = 90
+"""Python's own limit is 100."""
+
+
+class TooDeep(Exception):
+    """More levels than Python can indent: the caller lets the interpreter do it."""
+
+
 @dataclass(slots=True)
 class Generator:
     """Collects statements, variables for inputs, and constants for one generated function."""
@@ -72,6 +80,8 @@ class Generator:
     def block(self, head: str, body: Callable[[], None]) -> None:
         """A compound statement; an empty body becomes `pass`."""
         self.emit(head)
+        if self.depth >= _MOST_INDENTED:
+            raise TooDeep
         self.depth += 1
         before = len(self.lines)
         body()

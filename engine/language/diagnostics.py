@@ -20,6 +20,10 @@ from typing import Literal
 from engine.errors import PolicyError
 
 Severity = Literal["error", "warning"]
+MOST_ITEMS = 1000
+_MOST_CHARACTERS = 300
+_MOST_NAME = 80
+"""Longer names are no slips of the pen, and comparing them takes quadratic time."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,6 +75,8 @@ class Diagnostics:
 
     items: list[Diagnostic] = field(default_factory=list)
     sources: dict[str, str] = field(default_factory=dict)
+    more: int = 0
+    """How many came after the first `MOST_ITEMS`, which are enough for anyone to read."""
 
     def error(
         self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "", found: str = "",
@@ -79,6 +85,10 @@ class Diagnostics:
         """Add one mistake; `code` must have been declared with `declare_codes`."""
         if code not in _codes:
             raise KeyError(f"diagnostic code {code} is not declared")
+        if self.full:
+            self.more += 1
+            return
+        message = message if len(message) <= _MOST_CHARACTERS else message[: _MOST_CHARACTERS - 1] + "…"
         self.items.append(
             Diagnostic(code, message, position, max(1, length), severity, hint, found, wanted, tuple(related))
         )
@@ -86,6 +96,15 @@ class Diagnostics:
     def warn(self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "") -> None:
         """Add something that is suspicious but usable."""
         self.error(code, message, position, length, hint=hint, severity="warning")
+
+    @property
+    def full(self) -> bool:
+        """Whether further items are only counted."""
+        return len(self.items) >= MOST_ITEMS
+
+    def did_you_mean(self, name: str, known: Iterable[str]) -> str:
+        """A hint as by the function of this name; none once full, so that a broken file costs bounded time."""
+        return "" if self.full else did_you_mean(name, known)
 
     @property
     def failed(self) -> bool:
@@ -98,7 +117,9 @@ class Diagnostics:
 
     def render(self) -> str:
         """All items as text, in the order of their places."""
-        return "\n".join(render(item, self.sources) for item in self.ordered())
+        lines = {file: _lines(text) for file, text in self.sources.items()}
+        shown = [render(item, lines) for item in self.ordered()]
+        return "\n".join([*shown, f"and {self.more} more"] if self.more else shown)
 
     def raise_if_failed(self) -> None:
         """Raise `DiagnosticsError` with everything collected if there is an error; warnings alone pass."""
@@ -106,8 +127,8 @@ class Diagnostics:
             raise DiagnosticsError(self)
 
 
-def render(item: Diagnostic, sources: Mapping[str, str]) -> str:
-    """One item as text with its source line, a caret under the very characters, hint and related places."""
+def render(item: Diagnostic, sources: Mapping[str, list[str]]) -> str:
+    """One item as text with its line, a caret under the very characters, hint and places; `sources` is file → lines."""
     lines = [f"{item.position}: {item.severity}[{item.code}]: {item.message}"]
     lines += _excerpt(item.position, item.length, sources)
     if item.found or item.wanted:
@@ -120,9 +141,9 @@ def render(item: Diagnostic, sources: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _excerpt(position: Position, length: int, sources: Mapping[str, str]) -> list[str]:
+def _excerpt(position: Position, length: int, sources: Mapping[str, list[str]]) -> list[str]:
     """The source line and the carets below it; a very long line is cut around the place."""
-    rows = _lines(sources.get(position.file, ""))
+    rows = sources.get(position.file, [])
     if not 1 <= position.line <= len(rows) or not rows[position.line - 1].strip():
         return []
     row, start = rows[position.line - 1], position.column - 1
@@ -161,6 +182,8 @@ def plain_letters(text: str) -> str:
 def did_you_mean(name: str, known: Iterable[str], quote: str = "`") -> str:
     """A hint naming the nearest known names, or "" when nothing is near; look-alike letters are pointed out."""
     choices = list(known)
+    if len(name) > _MOST_NAME:
+        return ""
     twin = plain_letters(name)
     if twin != name and twin in choices:
         odd = next(c for c in name if ord(c) > 127)

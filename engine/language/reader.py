@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar, overload
 
-from engine.language.diagnostics import Diagnostics, Position, did_you_mean
+from engine.language.diagnostics import Diagnostics, Position
 from engine.language.source import Listing, Node, Scalar, Table
 
 D = TypeVar("D")
@@ -74,7 +74,7 @@ class Reader:
             if key.value in known:
                 fields.values[key.value] = value
             else:
-                hint = did_you_mean(key.value, known) or f"known here: {', '.join(sorted(known))}"
+                hint = self.diagnostics.did_you_mean(key.value, known) or f"known here: {', '.join(sorted(known))}"
                 self.diagnostics.error("E111", f"unknown key `{key.value}`", key.position(), key.length, hint=hint)
         missing = sorted(key for key in required if key not in fields.values)
         if missing:
@@ -191,7 +191,7 @@ class Reader:
         scalar = self.scalar(node)
         if scalar is None or scalar.value in values:
             return scalar.value if scalar else None
-        hint = did_you_mean(scalar.value, values)
+        hint = self.diagnostics.did_you_mean(scalar.value, values)
         message = f"`{_short(scalar.value)}` is not one of {', '.join(values)}"
         self.diagnostics.error("E116", message, scalar.position(), scalar.length, hint=hint)
         return None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.language.check import Checked
-from engine.language.codegen import Generator
+from engine.language.codegen import Generator, TooDeep
 from engine.language.emitted import BUILTINS, Code, plain
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
@@ -81,7 +81,10 @@ def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row
         return to_row(evaluate(checked, row, named))
 
     generator = Generator(named, depth=2)
-    code = generator.floating(checked.tree)
+    try:
+        code = generator.floating(checked.tree)
+    except TooDeep:
+        return slow
     unknown = generator.is_unknown(code.needs)
     if unknown:
         generator.emit(f"if {unknown}: return UNKNOWN")
@@ -133,7 +136,11 @@ class _Rules:
         nodes = condition.conjuncts
         if len(nodes) > _MOST_CONDITIONS or any(node.type == DYN for node in nodes):
             return [f"\t{fallback}"]
-        self.step(index, nodes, 0)
+        try:
+            self.step(index, nodes, 0)
+        except TooDeep:
+            generator.depth = 2
+            return [f"\t{fallback}"]
         return ["\ttry:", *generator.lines, f"\texcept Exception: {fallback}"]
 
     def step(self, index: int, nodes: tuple[Node, ...], at: int) -> None:

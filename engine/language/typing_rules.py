@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.language.diagnostics import did_you_mean
 from engine.language.expression import (
     Binary,
     Call,
@@ -111,7 +110,7 @@ class Typer(Mistakes):
     def unknown(self, node: Node) -> Node:
         """A name that is not declared."""
         path = dotted_anywhere(node) or self.source(node)
-        hint = did_you_mean(path, [*self.names, *(name for name, _ in self.variables)])
+        hint = self.diagnostics.did_you_mean(path, [*self.names, *(name for name, _ in self.variables)])
         return self.mistake(node, "E301", f"unknown name `{path}`", hint)
 
     def select(self, node: Select) -> Node:
@@ -289,16 +288,21 @@ class Typer(Mistakes):
             return self.mistake(node, "E303", 'in_list takes a list\'s name as text and a value: in_list("name", x)')
         if node.function == "coalesce":
             return self.mistake(node, "E303", "coalesce takes at least one value")
-        receiver = node.target is not None
-        alone = FUNCTIONS.get((node.function, not receiver))
-        names = [name for name, on in FUNCTIONS if on == receiver]
-        hint = did_you_mean(node.function, [*names, *(["in_list", "coalesce"] if not receiver else [])])
-        if alone:
-            hint = f"it is called as {'x.' if alone.receiver else ''}{node.function}({'' if alone.receiver else 'x'})"
-        elif node.target is not None and dotted_anywhere(node.target):
-            space = f"{dotted_anywhere(node.target)}."
-            hint = did_you_mean(space + node.function, [n for n, on in FUNCTIONS if n.startswith(space)]) or hint
-        return self.mistake(self.at_word(node, node.function), "E302", f"unknown function `{node.function}`", hint)
+        return self.mistake(
+            self.at_word(node, node.function), "E302", f"unknown function `{node.function}`", self.call_hint(node)
+        )
+
+    def call_hint(self, node: Call) -> str:
+        """The same name called the other way, or near names."""
+        receiver, space = node.target is not None, dotted_anywhere(node.target) if node.target else None
+        other = FUNCTIONS.get((node.function, not receiver))
+        if other:
+            form = f"x.{other.name}()" if other.receiver else f"{other.name}(x)"
+            return f"it is called as {form}"
+        near = self.diagnostics.did_you_mean
+        spaced = [name for name, _ in FUNCTIONS if space and name.startswith(f"{space}.")]
+        names = [name for name, on in FUNCTIONS if on == receiver] + ([] if receiver else ["in_list", "coalesce"])
+        return (near(f"{space}.{node.function}", spaced) if spaced else "") or near(node.function, names)
 
     def apply(self, node: Apply) -> Node:
         """A function that takes these types."""
@@ -347,7 +351,7 @@ class Typer(Mistakes):
         """`in_list("name", value)` of a declared list."""
         value = self.typed(node.value)
         if node.list_name not in self.lists:
-            hint = did_you_mean(node.list_name, self.lists)
+            hint = self.diagnostics.did_you_mean(node.list_name, self.lists)
             return self.mistake(self.at_word(node, node.list_name), "E308", f"unknown list `{node.list_name}`", hint)
         self.used_lists.add(node.list_name)
         wanted = self.lists[node.list_name]

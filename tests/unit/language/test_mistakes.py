@@ -67,3 +67,11 @@ def test_look_alike_letters_are_pointed_out() -> None:
     shown = report(rule("usеr.vip")).render()
     assert "rules.yaml:3:13: error[E201]" in shown
     assert "this is CYRILLIC SMALL LETTER IE, which only looks like `e`" in shown
+
+
+def test_a_thoroughly_broken_file_ends_in_bounded_text() -> None:
+    """Only the first thousand mistakes are kept, the others are counted; endless names are cut."""
+    many = report("rules:\n" + "  - {idd: x, when: nme > 1}\n" * 5_000)
+    assert (len(many.items), many.more) == (1000, 14_000)
+    assert many.render().endswith("and 14000 more")
+    assert len(report(f"rules: []\n{'x' * 1000}: 1\n").render()) < 700

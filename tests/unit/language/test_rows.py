@@ -73,6 +73,15 @@ def test_long_and_wide_rules_are_right_too() -> None:
     assert found(wide, {"a": 299}) == ("UNKNOWN", 0)
 
 
+def test_deep_conditions_are_left_to_the_interpreter() -> None:
+    """What Python can't indent is still right."""
+    deep = "p"
+    for _ in range(45):
+        deep = f"(p ? {deep} : false)"
+    assert found(f"{deep} || ({deep} && a > 1)", {"p": True}) == ("HIT", 0)
+    assert compile_value(check_text(f"{deep} || a > 1", SCHEMA))({"p": False, "a": 0}) is False
+
+
 def test_a_live_list_is_asked_each_time() -> None:
     """The object given as a list is asked at evaluation, so that it may change."""
     bins: set[str] = set()
