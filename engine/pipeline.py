@@ -28,9 +28,9 @@ from engine.projection import (
     result_of,
     standing_changes,
 )
-from engine.records import decision_of, event_of, event_record
+from engine.records import decision_of, event_of, event_record, receipt_of
 from engine.standing import begin, next_risk, notices
-from engine.values import Admission, Decision, EntityEvent, Event, Record, RuleHit, Stored, UserRisk
+from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, RuleHit, Stored, UserRisk
 
 ANSWER_RESERVE_S = 0.006
 """What is kept of a caller's deadline for the commit and the way back."""
@@ -106,10 +106,10 @@ class Pipeline:
         self._observe(began, opened, admitted, seen, scored, signalled, perf_counter())
         return decision, case
 
-    async def record(self, event: Event, *, deadline: float | None = None) -> bool:
-        """Take in an event without deciding about it; False when it was known."""
-        if await self._known(event) is not None:
-            return False
+    async def record(self, event: Event, *, deadline: float | None = None) -> Receipt:
+        """Take in an event without deciding about it; a known id gets the same receipt again."""
+        if (known := await self._known(event)) is not None:
+            return receipt_of(known, new=False)
         program = self.live.program
         case = program.open(event, self._clock.now_us(event.time_us))
         target = await self._result_changes(event)
@@ -121,11 +121,11 @@ class Pipeline:
             *flag_changes(program, case.entries, case.step_flags),
             *standing_changes(_user(case), risk, case.risk, None),
         ]
-        extra = {"late": case.late, "changes": pack_changes([*target, *changes])}
+        extra = {"late": case.late, "flags": case.flags, "changes": pack_changes([*target, *changes])}
         record = event_record("event", event, case.admission.number, extra, (), self._clock.known_us(event.time_us))
         stored = await self._journal.append(record)
         self._settle(event, changes)
-        return stored.record is record
+        return receipt_of(stored, new=stored.record is record)
 
     async def drain(self) -> None:
         """Wait for settlements that are still under way."""

@@ -17,6 +17,7 @@ from engine.values import (
     Event,
     Measure,
     Reason,
+    Receipt,
     Record,
     Result,
     RuleHit,
@@ -60,6 +61,13 @@ def outcome_record(
     """A record of what turned out to be true of an event; an orphan speaks of an id that is not known (yet)."""
     body = orjson.dumps({"outcome": outcome, "orphan": orphan, "changes": changes}, option=CANONICAL)
     return Record("outcome", outcome["id"], digest, outcome["time_us"], "", body, b"", 0, (), known_us)
+
+
+def receipt_of(stored: Stored, *, new: bool) -> Receipt:
+    """The receipt of a record: the same whenever it is asked for."""
+    body = orjson.loads(stored.record.public)
+    flags = [*body.get("flags", ()), *(("ORPHAN",) if body.get("orphan") else ())]
+    return Receipt(new, stored.known_us, tuple(flags))
 
 
 def decision_of(stored: Stored) -> Decision:

@@ -20,9 +20,9 @@ from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.program import Case, Program
 from engine.projection import outcome_changes, pack_changes, standing_changes
-from engine.records import decision_of, event_of, outcome_digest, outcome_record
+from engine.records import decision_of, event_of, outcome_digest, outcome_record, receipt_of
 from engine.standing import measures_of, next_risk
-from engine.values import Admission, Assessment, Decision, Event, Record
+from engine.values import Admission, Assessment, Decision, Event, Receipt, Record
 
 WATCH_S = 0.5
 PROBE_S = 1.0
@@ -65,6 +65,8 @@ class Runtime:
         self._log = structlog.get_logger()
         self._tasks: list[asyncio.Task[None]] = []
         self._pipeline: Pipeline | None = None
+        self._matchers: set[PatternMatcher] = set()
+        """The live one and the one before it, which answers for a moment after a reload."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -84,6 +86,7 @@ class Runtime:
         await self.profiles.start(program.layouts)
         await self.journal.start()
         matcher = PatternMatcher(program.policy.plan.patterns)
+        self._matchers.add(matcher)
         with contextlib.suppress(ArbiterError):  # without patterns every decision says degraded: [patterns]
             await matcher.start()
         self._pipeline = Pipeline(Live(program, matcher), self.profiles, self.journal, self._clock, self._recorder)
@@ -99,7 +102,8 @@ class Runtime:
             await self._pipeline.drain()
             await self.profiles.close()
             await self.journal.close()
-            self._pipeline.live.matcher.close()
+            for matcher in self._matchers:
+                matcher.close()
 
     def ready(self) -> bool:
         """A program is live and the journal can be written."""
@@ -113,18 +117,18 @@ class Runtime:
         """What would be decided, with everything that led to it; leaves no trace."""
         return await self.pipeline.consider(event, dry_run=True, deadline=None)
 
-    async def record(self, event: Event, *, deadline: float | None = None) -> bool:
-        """Take in an event; False when it was known."""
+    async def record(self, event: Event, *, deadline: float | None = None) -> Receipt:
+        """Take in an event."""
         return await self.pipeline.record(event, deadline=deadline)
 
-    async def record_outcome(self, outcome: Mapping[str, Any], *, deadline: float | None = None) -> bool:
+    async def record_outcome(self, outcome: Mapping[str, Any], *, deadline: float | None = None) -> Receipt:
         """Take in what turned out to be true of an event; kept also when the event is not known (yet)."""
         digest = outcome_digest(outcome)
         known = await self.journal.find(outcome["id"])
         if known is not None:
             if known.record.digest != digest:
                 raise BodyConflict(outcome["id"], known.record.digest, digest)
-            return False
+            return receipt_of(known, new=False)
         target = await self.journal.find(outcome["event_id"])
         known_us = outcome.get("known_us") or self._clock.now_us(outcome["time_us"])
         changes = []
@@ -138,7 +142,7 @@ class Runtime:
         stored = await self.journal.append(record)
         if changes:
             await self.profiles.settle(changes)
-        return stored.record is record
+        return receipt_of(stored, new=stored.record is record)
 
     async def assess_user(self, user_id: str, *, dry_run: bool = False, deadline: float | None = None) -> Assessment:
         """How a person stands now, from the `on: user` rules; a change is journaled, nothing is counted."""
@@ -172,6 +176,7 @@ class Runtime:
             program = await asyncio.to_thread(self._load)
             self._same_layouts(program)
             matcher = await self.pipeline.live.matcher.reload(program.policy.plan.patterns)
+            self._matchers = {self.pipeline.live.matcher, matcher}
         except ArbiterError as problem:
             self._log.error("policy refused, the live one stays", live=self.program_digest, reason=str(problem))
             return False

@@ -194,6 +194,17 @@ class Assessment:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to what was recorded; the same again for a repetition, but for `new`."""
+
+    new: bool
+    known_us: int
+    """When the journal made it durable."""
+    flags: tuple[str, ...] = ()
+    """Remarks such as STALE_CLOCK, LATE or ORPHAN."""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One entry of the journal before it is committed."""
 

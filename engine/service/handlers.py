@@ -22,7 +22,7 @@ from engine.service import convert
 from engine.service.metrics import Metrics
 from engine.service.tracing import Handler, Tracing
 from engine.settings import Settings
-from engine.values import Assessment, Decision, Event
+from engine.values import Assessment, Decision, Event, Receipt
 
 Method = Callable[[bytes, float], Awaitable[bytes]]
 """(request body, deadline on the loop's clock) → reply body."""
@@ -54,11 +54,11 @@ class Engine(Protocol):
     async def decide(self, event: Event, *, dry_run: bool, deadline: float | None) -> Decision:
         """Decide about an event; durable when it returns, unless it is a dry run."""
 
-    async def record(self, event: Event, *, deadline: float | None) -> bool:
-        """Take in an event; False when it was known already."""
+    async def record(self, event: Event, *, deadline: float | None) -> Receipt:
+        """Take in an event; a known one gets the same receipt again."""
 
-    async def record_outcome(self, outcome: dict[str, Any], *, deadline: float | None) -> bool:
-        """Take in an outcome; False when it was known already."""
+    async def record_outcome(self, outcome: dict[str, Any], *, deadline: float | None) -> Receipt:
+        """Take in an outcome; a known one gets the same receipt again."""
 
     async def assess_user(self, user_id: str, *, dry_run: bool, deadline: float | None) -> Assessment:
         """Judge a person without an event."""
@@ -81,7 +81,7 @@ class Methods:
         self._metrics.observe("read", time.perf_counter() - began)
         decision = await self._engine.decide(event, dry_run=request.dry_run, deadline=deadline)
         began = time.perf_counter()
-        reply = convert.decision_message(decision).SerializeToString()
+        reply = convert.decision_bytes(decision)
         self._metrics.observe("write", time.perf_counter() - began)
         if not decision.dry_run:
             self._count(decision)
@@ -96,15 +96,15 @@ class Methods:
         """See `Record` in the protos."""
         now_us = self._clock_us()
         event = convert.read_request(convert.parse(_RECORD, body), now_us=now_us)
-        await self._engine.record(event, deadline=deadline)
-        return convert.record_reply(event.id, now_us).SerializeToString()
+        receipt = await self._engine.record(event, deadline=deadline)
+        return convert.record_reply(event.id, receipt.known_us, receipt.flags).SerializeToString()
 
     async def record_outcome(self, body: bytes, deadline: float) -> bytes:
         """See `RecordOutcome` in the protos."""
         now_us = self._clock_us()
         outcome = convert.read_outcome_request(convert.parse(_RECORD_OUTCOME, body), now_us=now_us)
-        await self._engine.record_outcome(outcome, deadline=deadline)
-        return convert.outcome_reply(outcome["id"], now_us).SerializeToString()
+        receipt = await self._engine.record_outcome(outcome, deadline=deadline)
+        return convert.outcome_reply(outcome["id"], receipt.known_us, receipt.flags).SerializeToString()
 
     async def assess_user(self, body: bytes, deadline: float) -> bytes:
         """See `AssessUser` in the protos."""
@@ -121,7 +121,7 @@ class Methods:
         """See `GetDecision` in the protos."""
         event_id = convert.required_id(convert.parse(_GET_DECISION, body).id, "id")
         async with asyncio.timeout_at(deadline):
-            return convert.decision_message(await self._engine.get_decision(event_id)).SerializeToString()
+            return convert.decision_bytes(await self._engine.get_decision(event_id))
 
 
 class Boundary:

@@ -17,7 +17,7 @@ from engine.service.metrics import Recorder
 from engine.service.outbox_sinks import Sink
 from engine.service.worker import main
 from engine.settings import Settings
-from engine.values import Action, Assessment, Decision, Event, Tier
+from engine.values import Action, Assessment, Decision, Event, Receipt, Tier
 
 
 class TinyEngine:
@@ -88,17 +88,17 @@ class TinyEngine:
             case "unwritable", _, _:
                 raise JournalUnavailable("disk full at /var/lib/secret")
 
-    async def record(self, event: Event, *, deadline: float | None) -> bool:
+    async def record(self, event: Event, *, deadline: float | None) -> Receipt:
         """Keep an event."""
         new = event.id not in self.recorded
         self.recorded[event.id] = event
-        return new
+        return Receipt(new, 1_700_000_000_000_000)
 
-    async def record_outcome(self, outcome: dict[str, Any], *, deadline: float | None) -> bool:
+    async def record_outcome(self, outcome: dict[str, Any], *, deadline: float | None) -> Receipt:
         """Keep an outcome."""
         new = outcome["id"] not in self.recorded
         self.recorded[outcome["id"]] = outcome
-        return new
+        return Receipt(new, 1_700_000_000_000_000)
 
     async def assess_user(self, user_id: str, *, dry_run: bool, deadline: float | None) -> Assessment:
         """Nothing is known of anybody."""

@@ -166,8 +166,8 @@ async def test_a_users_tier_rises_at_once_and_holds(engine):
     """Confirmed fraud makes the person HIGH from the next event on, for the hold; a confirmed good releases."""
     await engine.decide(payment(1))
     outcome = {"id": "o1", "event_id": "e1", "kind": "confirmed_fraud", "time_us": NOW_US + 1_000_000}
-    assert await engine.record_outcome(outcome)
-    assert not await engine.record_outcome(outcome)
+    assert (await engine.record_outcome(outcome)).new
+    assert not (await engine.record_outcome(outcome)).new
     _, unaware = await engine.consider(payment(9, at_s=2))
     assert unaware.row["user.risk.tier"] == "LOW"
     raised = await engine.decide(payment(2, at_s=3))
@@ -246,8 +246,8 @@ async def test_without_patterns_the_decision_is_still_made(engine, monkeypatch):
 
 async def test_a_recorded_event_is_no_decision(engine):
     """Record returns whether it was new; deciding a recorded id is refused; GetDecision finds only decisions."""
-    assert await engine.record(payment(1))
-    assert not await engine.record(payment(1))
+    assert (await engine.record(payment(1))).new
+    assert not (await engine.record(payment(1))).new
     with pytest.raises(InvalidInput):
         await engine.decide(payment(1))
     with pytest.raises(NotFound):
@@ -259,7 +259,7 @@ async def test_a_recorded_event_is_no_decision(engine):
 async def test_an_outcome_of_an_unknown_event_is_kept(engine):
     """An orphan is journaled as such and changes no profile."""
     outcome = {"id": "o", "event_id": "later", "kind": "chargeback", "time_us": NOW_US}
-    assert await engine.record_outcome(outcome)
+    assert (await engine.record_outcome(outcome)).new
     with pytest.raises(BodyConflict):
         await engine.record_outcome({**outcome, "kind": "confirmed_good"})
     assert b'"orphan":true' in next(iter(engine.journal.read(0))).record.public

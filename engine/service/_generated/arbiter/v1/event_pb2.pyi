@@ -299,7 +299,7 @@ class Event(_message.Message):
 
     @_builtins.property
     def basket(self) -> _containers.RepeatedCompositeFieldContainer[_recommendation_pb2.BasketLine]:
-        """What is bought, sent or returned, one entry for each line, at most 500. Empty: not known."""
+        """What is bought, sent or returned, one entry for each line, at most 2,000. Empty: not known."""
 
     @_builtins.property
     def merchant(self) -> Global___Merchant: ...
