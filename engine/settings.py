@@ -59,7 +59,9 @@ class Settings(BaseModel):
     webhook_timeout_s: float = Field(5, gt=0, le=60, description="how long one delivery may take, seconds")
     webhook_token_file: Path | None = Field(None, description="file with a bearer token for the webhook")
     notices_file: Path | None = Field(None, description="file that notices are appended to as JSON lines")
-    hash_key_file: Path = Field(Path("state/hash.key"), description="file of the secret key of profile keys; made once")
+    hash_key_file: Path = Field(
+        Path(), description="file of the secret key of profile keys, made once; unset is hash.key in the state folder"
+    )
     reflection: bool | None = Field(None, description="gRPC reflection; unset is on for loopback only")
 
     @model_validator(mode="after")
@@ -119,6 +121,8 @@ def read_settings(
     if wrong:
         raise SettingsError("\n".join(wrong))
     absolute = {name: folder / path for name in _PATHS if (path := getattr(settings, name)) is not None}
+    if "hash_key_file" not in given:
+        absolute["hash_key_file"] = absolute["state"] / "hash.key"
     return settings.model_copy(update=absolute)
 
 
@@ -210,7 +214,7 @@ def settings_table() -> str:
     lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
     for name in _NAMES:
         field = Settings.model_fields[name]
-        default = "" if field.default in (None, "") else f"`{str(field.default).lower()}`"
+        default = "" if field.default in (None, "", Path()) else f"`{str(field.default).lower()}`"
         lines.append(f"| `{name}` | {default} | {field.description}{_choices(field.annotation)} |")
     return "\n".join(lines) + "\n"
 

@@ -46,7 +46,7 @@ def settings_of(tmp_path: Path) -> Callable[..., Settings]:
 
     def make(**flags: Any) -> Settings:
         state = flags.pop("state", tmp_path / "state")
-        given = {"state": str(state), "hash_key_file": str(Path(state) / "hash.key"), "rules": str(POLICY)}
+        given = {"state": str(state), "rules": str(POLICY)}
         return read_settings(tmp_path, given | {"clock": "event", "gather_ms": 0} | flags, {})
 
     return make
