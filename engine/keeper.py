@@ -70,9 +70,9 @@ class Keeper:
 
     async def checkpoint(self) -> None:
         """Move both write-ahead logs on; then all that the journal held before is safe in the profiles' file too."""
-        seq = await asyncio.to_thread(self._journal.last_seq)
-        await asyncio.to_thread(self._journal.checkpoint, RESTART_OVER_BYTES)
-        if await asyncio.to_thread(self._profiles.checkpoint, RESTART_OVER_BYTES):
+        seq = self._journal.last_seq()
+        self._journal.checkpoint(RESTART_OVER_BYTES)
+        if self._profiles.checkpoint(RESTART_OVER_BYTES):
             self._profiles.mark_reconciled(seq)
 
     def recover(self) -> int:
@@ -116,7 +116,7 @@ class Keeper:
     async def dispatch(self) -> int:
         """Deliver what is due to every sink; a failure is tried again, later each time. Returns what was delivered."""
         delivered = 0
-        for notice in await asyncio.to_thread(self._journal.due, time.time_ns() // 1000):
+        for notice in self._journal.due(time.time_ns() // 1000):
             try:
                 for sink in self._sinks.values():
                     await asyncio.to_thread(sink.deliver, notice.body)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ class SqliteJournal:
         self._chain = Chain()
         self._failed = False
         self._thread: threading.Thread | None = None
+        self._mutex = threading.Lock()
+        """Keeps this process's threads apart; the file lock keeps processes apart."""
 
     async def start(self) -> None:
         """Open the file and start the committing thread."""
@@ -178,7 +181,8 @@ class SqliteJournal:
         if size > restart_over_bytes:
             self._locked("PRAGMA wal_checkpoint(TRUNCATE)", ())
         else:
-            self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with self._mutex:
+                self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return size
 
     async def close(self) -> None:
@@ -190,12 +194,19 @@ class SqliteJournal:
         self._write.close()
         os.close(self._lock)
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else writes meanwhile: no thread of this process, and no other process."""
+        with self._mutex:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
     def _locked(self, sql: str, parameters: Sequence[Any]) -> None:
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
+        with self._alone():
             self._write.execute(sql, parameters)
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _commit_forever(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -231,24 +242,23 @@ class SqliteJournal:
         return items, True
 
     def _commit(self, records: Sequence[Record], source: tuple[str, int] | None = None) -> list[Stored | BodyConflict]:
-        mark = self._chain.mark()
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
-            self._write.execute("BEGIN IMMEDIATE")
-            answers = self._insert(records)
-            if source:
-                self._write.execute(
-                    "INSERT INTO source VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position", source
-                )
-            self._write.execute("COMMIT")
-            return answers
-        except (sqlite3.Error, OSError) as problem:
-            self._chain.rewind(mark)
-            if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
-            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        with self._alone():
+            mark = self._chain.mark()
+            try:
+                self._write.execute("BEGIN IMMEDIATE")
+                answers = self._insert(records)
+                if source:
+                    self._write.execute(
+                        "INSERT INTO source VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position",
+                        source,
+                    )
+                self._write.execute("COMMIT")
+                return answers
+            except (sqlite3.Error, OSError) as problem:
+                self._chain.rewind(mark)
+                if self._write.in_transaction:
+                    self._write.execute("ROLLBACK")
+                raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
 
     def _insert(self, records: Sequence[Record]) -> list[Stored | BodyConflict]:
         """Claim the ids, then write every record that won its claim, and the refused attempts."""
