@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -13,23 +14,22 @@ from engine.language.reference import functions_page, truth_page
 from engine.language.truth import truth_table
 from engine.values import Result
 
-PAGE = (Path(__file__).parents[3] / "docs" / "rules.md").read_text()
+FILE = Path(__file__).parents[3] / "docs" / "rules.md"
 SCHEMA = Schema.of({"p": "bool", "q": "bool", "zero": "int"})
 ROW = {"zero": 0}
 OPERANDS = {"true": "true", "false": "false", "UNKNOWN": "p", "ERROR": "1 / zero == 1"}
 
 
-def between(begin: str, end: str) -> str:
-    """The generated part of the page between two comments."""
-    found = re.search(rf"<!-- {begin}: [^>]*-->\n(.*?)\n<!-- {end} -->", PAGE, re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
-def test_generated_parts_are_fresh() -> None:
+@pytest.mark.parametrize(("part", "fresh"), [("truth table", truth_page()), ("functions", functions_page())])
+def test_generated_parts_are_fresh(part: str, fresh: str) -> None:
     """The truth table and the table of functions on the page are those of the code."""
-    assert between("truth table", "end of truth table") == truth_page()
-    assert between("functions", "end of functions") == functions_page()
+    page = FILE.read_text()
+    found = re.search(rf"(<!-- {part}: [^>]*-->\n).*?(\n<!-- end of {part} -->)", page, re.DOTALL)
+    assert found is not None
+    wanted = page[: found.end(1)] + fresh + page[found.start(2) :]
+    if os.environ.get("ARBITER_REWRITE_GOLDEN") == "1":
+        FILE.write_text(wanted)
+    assert FILE.read_text() == wanted
 
 
 def named(text: str) -> str:
@@ -56,7 +56,7 @@ def test_generated_code_follows_the_table(row: tuple[str, ...]) -> None:
 
 def test_examples_on_the_page_run() -> None:
     """Each Python block on the page runs, and the value in its comment is what it gives."""
-    for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+    for block in re.findall(r"```python\n(.*?)```", FILE.read_text(), re.DOTALL):
         space: dict[str, object] = {}
         *lines, last = block.strip().split("\n")
         exec("\n".join(lines), space)
