@@ -13,18 +13,9 @@ MEASURES: tuple[str, ...] = (
     "rate", "count_received",
 )  # fmt: skip
 UNITS: tuple[str, ...] = (
-    "events",
-    "money",
-    "pieces",
-    "seconds",
-    "days",
-    "hours",
-    "share",
-    "ratio",
-    "score",
-    "text",
+    "events", "money", "pieces", "seconds", "days", "hours", "degrees", "km/h", "share", "ratio", "score", "text",
     "yes-no",
-)
+)  # fmt: skip
 MICRO = 1_000_000
 
 
