@@ -29,6 +29,8 @@ class Entity:
     head: Mapping[str, Any] = field(default_factory=dict)
     chunks: dict[int, bytes] = field(default_factory=dict)
     """Chunk number (from 1) → rows."""
+    stored: set[int] = field(default_factory=set)
+    """Numbers of the parts that the store holds."""
     dirty: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
 
