@@ -26,6 +26,7 @@ from engine.projection import (
     flag_changes,
     pack_changes,
     result_of,
+    speaks_of,
     standing_changes,
 )
 from engine.records import decision_of, event_of, event_record, receipt_of
@@ -186,7 +187,10 @@ class Pipeline:
         if not code or not payment:
             return []
         records = [s.record for s in await self._journal.of_payment(payment) if s.record.kind in {"decision", "event"}]
-        paid = [e for e in map(event_of, records) if e.kind == "payment"]
+        paid = [
+            e for e in map(event_of, records)
+            if e.kind == "payment" and speaks_of(event, e.fields.get("card.token"))
+        ]  # fmt: skip
         opened = [self.live.program.open(e, e.time_us) for e in paid]
         return [change for case in opened for change in disposition_changes(case.entries, code)]
 

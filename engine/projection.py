@@ -41,6 +41,12 @@ def result_of(event: Event) -> int:
     return 0
 
 
+def speaks_of(result: Event, card: str | None) -> bool:
+    """Whether a result is about the attempt with this card: a second card on one payment id is another attempt."""
+    own = result.fields.get("card.token")
+    return own is None or own == card
+
+
 def disposition_changes(entries: Iterable[EntityEvent], code: int) -> list[Change]:
     """The disposition of one event, in each of its logs."""
     return [Change(e.entity, e.key, "disposition", e.id, "", code, e.time_us) for e in entries] if code else []

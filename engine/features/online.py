@@ -38,6 +38,8 @@ class Current:
 
 Fold = Callable[[LogView, int, int, Current], float | int | None]
 """Rows i..j of a log (end excluded) → the aggregate's value, or None when it can't be known."""
+Choose = Callable[[LogView, list[int], int, int, Current], list[int]]
+"""A column of a log and rows i..j → the values that a filter lets through."""
 
 
 class OnlineFeatures:
@@ -143,13 +145,14 @@ class _Plan:
             if view.cut_us > end - window_us:
                 truncated += [name for name, _ in folds]
         for name, of in self._ages:
-            row[name] = (current.as_of_us - _born_us(row, of, current)) / DAY_US
+            told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
+            row[name] = age_days(told, current.head.get("first"), current.as_of_us)
 
 
-def _born_us(row: Row, of: str, current: Current) -> int:
-    """When an entity began: as the event says, else as an earlier one said, else when it was first seen."""
-    told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
-    return min(told or current.head.get("first", current.as_of_us), current.as_of_us)
+def age_days(told_us: int, first_us: int | None, as_of_us: int) -> float:
+    """Age of an entity: since the date that was told (0 = none), else since it was first seen, else 0."""
+    born_us = told_us or (as_of_us if first_us is None else first_us)
+    return (as_of_us - min(born_us, as_of_us)) / DAY_US
 
 
 def _value_of(column: str) -> Callable[[Row], int]:
@@ -175,33 +178,34 @@ def _fold(aggregate: Aggregate, layout: LogLayout) -> Fold:
         return _count(aggregate, flag, chosen)
     if aggregate.measure == "since_last":
         return lambda view, i, j, now: (
-            (now.as_of_us - kept[-1]) / 1_000_000 if (kept := chosen(view, view.times, i, j)) else None
+            (now.as_of_us - kept[-1]) / 1_000_000 if (kept := chosen(view, view.times, i, j, now)) else None
         )
     if aggregate.measure == "distinct":
         return _with_own(aggregate, flag, value, chosen, lambda values: len(set(values)))
     if aggregate.measure == "repeats":
         return lambda view, i, j, now: (
-            chosen(view, view.value(value), i, j).count(now.entry.values[value]) if now.entry.values[value] else None
+            chosen(view, view.value(value), i, j, now).count(now.entry.values[value])
+            if now.entry.values[value]
+            else None
         )
     return _with_own(aggregate, flag, value, chosen, _NUMERIC[aggregate.measure](scale))
 
 
-def _chooser(aggregate: Aggregate, flag: int) -> Callable[[LogView, list[int], int, int], list[int]]:
+def _chooser(aggregate: Aggregate, flag: int) -> Choose:
     """Pick from a column the rows of a window that the filter and the dispositions let through."""
     wanted = frozenset(aggregate.dispositions)
 
-    def plain(view: LogView, column: list[int], i: int, j: int) -> list[int]:
+    def plain(view: LogView, column: list[int], i: int, j: int, now: Current) -> list[int]:
         selected = view.flag(flag)
         hits = selected.count(1, i, j)
         if hits == j - i:
             return column[i:j]
         return list(compress(column[i:j], selected[i:j])) if hits else []
 
-    def by_disposition(view: LogView, column: list[int], i: int, j: int) -> list[int]:
+    def by_disposition(view: LogView, column: list[int], i: int, j: int, now: Current) -> list[int]:
         status, flags, times = view.dispositions(), view.flag(flag), view.times
-        newest = times[j - 1] if j > i else 0
         codes = (
-            ABANDONED if code == PENDING and newest - time_us > ABANDONED_AFTER_US else code
+            ABANDONED if code == PENDING and now.as_of_us - time_us > ABANDONED_AFTER_US else code
             for code, time_us in zip(status[i:j], times[i:j], strict=True)
         )
         kept = [f and code in wanted for f, code in zip(flags[i:j], codes, strict=True)]
@@ -210,10 +214,10 @@ def _chooser(aggregate: Aggregate, flag: int) -> Callable[[LogView, list[int], i
     return by_disposition if wanted else plain
 
 
-def _count(aggregate: Aggregate, flag: int, chosen: Callable[[LogView, list[int], int, int], list[int]]) -> Fold:
+def _count(aggregate: Aggregate, flag: int, chosen: Choose) -> Fold:
     own = aggregate.include_current
     if aggregate.dispositions:
-        return lambda view, i, j, now: len(chosen(view, view.times, i, j)) + (own and now.entry.flags[flag])
+        return lambda view, i, j, now: len(chosen(view, view.times, i, j, now)) + (own and now.entry.flags[flag])
     return lambda view, i, j, now: view.flag(flag).count(1, i, j) + (own and now.entry.flags[flag])
 
 
@@ -221,15 +225,15 @@ def _with_own(
     aggregate: Aggregate,
     flag: int,
     value: int,
-    chosen: Callable[[LogView, list[int], int, int], list[int]],
+    chosen: Choose,
     finish: Callable[[list[int]], float | int | None],
 ) -> Fold:
     """Fold the chosen values, the current event's own among them where the definition includes it."""
     if not aggregate.include_current:
-        return lambda view, i, j, now: finish(chosen(view, view.value(value), i, j))
+        return lambda view, i, j, now: finish(chosen(view, view.value(value), i, j, now))
 
     def fold(view: LogView, i: int, j: int, now: Current) -> float | int | None:
-        values = chosen(view, view.value(value), i, j)
+        values = chosen(view, view.value(value), i, j, now)
         return finish([*values, now.entry.values[value]] if now.entry.flags[flag] else values)
 
     return fold
