@@ -55,6 +55,11 @@ class Spill:
         for file in self._files:
             file.seek(0)
             profiles.merge(self._parts(file.read()), self.last_number + 1)
+        self.close()
+
+    def close(self) -> None:
+        """Delete the files; what was not merged is in the journal still."""
+        for file in self._files:
             file.close()
         self._folder.cleanup()
 

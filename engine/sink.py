@@ -67,6 +67,10 @@ class ImportSink:
         self._profiles.mark_reconciled(self._journal.last_seq())
         self._spill = Spill(self._program, self._folder)
 
+    def close(self) -> None:
+        """Let go of the temporary files; an import that stopped half way is merged by the next one, or by a start."""
+        self._spill.close()
+
     def _event(self, event: Event) -> tuple[tuple[EntityEvent, ...], Sequence[Change]]:
         entries = self._program.open(event, event.time_us).entries
         payment = event.fields.get("payment.id")

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,8 @@ def opened(settings: Settings) -> Iterator[ImportSink]:
     profiles.open(program.layouts)
     journal.open()
     try:
-        yield ImportSink(program, profiles, journal, settings.state)
+        with closing(ImportSink(program, profiles, journal, settings.state)) as sink:
+            yield sink
     finally:
         asyncio.run(profiles.close())
         asyncio.run(journal.close())
