@@ -18,7 +18,7 @@ from typing import Any
 from engine.values import EntityEvent
 
 TIME, ID, NUMBER, ATTEMPT = range(4)
-_FIXED = 4
+FIXED = 4
 ABSENT = 0
 """Value of a hash column where the event lacked the field."""
 
@@ -80,7 +80,7 @@ class LogLayout:
     def _struct(self) -> struct.Struct:
         bytes_used = 1 + len(self.flags)
         padding = -bytes_used % 8
-        return struct.Struct(f"<{_FIXED + len(self.values)}qB{len(self.flags)}s{padding}x")
+        return struct.Struct(f"<{FIXED + len(self.values)}qB{len(self.flags)}s{padding}x")
 
     @cached_property
     def size(self) -> int:
@@ -90,7 +90,7 @@ class LogLayout:
     @cached_property
     def disposition_at(self) -> int:
         """Offset of the disposition byte in a row; flag k is at `disposition_at + 1 + k`."""
-        return 8 * (_FIXED + len(self.values))
+        return 8 * (FIXED + len(self.values))
 
     def encode(self, entry: EntityEvent, number: int, *, counted: bool = True) -> bytes:
         """One row; an uncounted retry keeps its id and time, but sets no flag."""
@@ -139,8 +139,8 @@ class LogView:
             log, self.cut_us = _newest_in_order(layout, log, dropped_us)
             times = memoryview(log).cast("q")[TIME::step].tolist()
         self.times = times
-        self._bytes = memoryview(log)
-        self._words = self._bytes.cast("q")
+        self._bytes = log
+        self._words = memoryview(log).cast("q")
         self._columns: dict[int, list[int]] = {TIME: times}
         self._flags: dict[int, bytes] = {}
 
@@ -153,19 +153,18 @@ class LogView:
 
     def value(self, index: int) -> list[int]:
         """Value column `index` of the layout."""
-        return self.column(_FIXED + index)
+        return self.column(FIXED + index)
 
     def flag(self, index: int) -> bytes:
         """Flag column `index`: one byte 0|1 a row."""
         flags = self._flags.get(index)
         if flags is None:
-            column = self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size]
-            flags = self._flags[index] = column.tobytes()
+            flags = self._flags[index] = self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size]
         return flags
 
     def dispositions(self) -> bytes:
         """One disposition code a row."""
-        return self._bytes[self._layout.disposition_at :: self._layout.size].tobytes()
+        return self._bytes[self._layout.disposition_at :: self._layout.size]
 
 
 def _newest_in_order(layout: LogLayout, log: bytes, dropped_us: int) -> tuple[bytes, int]:

@@ -7,14 +7,15 @@ set. An aggregate of an entity that the event does not name is absent from the r
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from operator import and_, mul
 from typing import Any
 
-from engine.eventlog import ID, Filter, LogLayout, LogView, hash64
-from engine.features.spec import Aggregate, FeatureSet, scale_of, value_column
+from engine.eventlog import FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
+from engine.features.spec import MICRO, Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
 
@@ -36,10 +37,8 @@ class Current:
     head: Mapping[str, Any]
 
 
-Fold = Callable[[LogView, int, int, Current], float | int | None]
-"""Rows i..j of a log (end excluded) → the aggregate's value, or None when it can't be known."""
-Choose = Callable[[LogView, list[int], int, int, Current], list[int]]
-"""A column of a log and rows i..j → the values that a filter lets through."""
+Finish = Callable[[list[int], Current], float | int | None]
+"""What the chosen rows hold in one column, oldest first → the aggregate's value; None when it can't be known."""
 
 
 class OnlineFeatures:
@@ -51,24 +50,35 @@ class OnlineFeatures:
         """`steps`: the filters behind flag columns that belong to patterns, by column name."""
         self._features = features
         self.layouts = layouts
-        filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
-        self._plans = {entity: _Plan(layout, filters, features.aggregates) for entity, layout in layouts.items()}
+        self._filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
+        self._cells = {column: _cell_of(column) for layout in layouts.values() for column in layout.values}
+        self._plans = {entity: _Plan(layout, features.aggregates) for entity, layout in layouts.items()}
+        self._by_kind: dict[str, tuple[tuple[str, Filter], ...]] = {}
 
     def entries(self, event: Event, row: Row, key_of: KeyOf, *, late: bool = False) -> tuple[EntityEvent, ...]:
         """What the event puts into the logs of its entities; a late one is kept but sets no flag."""
         event_id = hash64(event.id)
         attempt = _attempt(event, row)
+        passed = frozenset() if late or attempt < 0 else self._passed(event.kind, row)
+        cells = {column: cell(row) for column, cell in self._cells.items()}
         found = []
-        for entity, plan in self._plans.items():
+        for entity, layout in self.layouts.items():
             value = row.get(ENTITIES[entity])
             if value is not None:
-                flags = bytes(len(plan.layout.flags)) if late or attempt < 0 else plan.flags(event.kind, row)
-                key = key_of(entity, value)
+                flags = bytes([name in passed for name in layout.flags])
+                values = tuple([cells[column] for column in layout.values])
                 said = {CREATED: event.time_us} if entity == "user" and event.kind == "account_created" else _NOTHING
-                found.append(
-                    EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, plan.values(row), said)
-                )
+                key = key_of(entity, value)
+                found.append(EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, values, said))
         return tuple(found)
+
+    def _passed(self, kind: str, row: Row) -> frozenset[str]:
+        """Names of the flag columns that the event sets, whichever log they belong to."""
+        candidates = self._by_kind.get(kind)
+        if candidates is None:
+            wanted = [(name, f) for name, f in self._filters.items() if not f.on or kind in f.on]
+            candidates = self._by_kind[kind] = tuple(wanted)
+        return frozenset([name for name, wanted in candidates if wanted.passes(kind, row)])
 
     def compute(
         self, row: Row, entries: Sequence[EntityEvent], states: Mapping[str, EntityState], as_of_us: int
@@ -81,6 +91,12 @@ class OnlineFeatures:
                 self._plans[entry.entity].compute(row, Current(entry, as_of_us, state.head), state.log, truncated)
         self.derive(row)
         return truncated
+
+    def look(self, current: Current, log: bytes) -> Row:
+        """The windows of one entity alone, over a log in order of admission."""
+        row: Row = {}
+        self._plans[current.entry.entity].compute(row, current, log, [])
+        return row
 
     def derive(self, row: Row) -> None:
         """Put the derived features into the row, as far as what they need is known."""
@@ -100,50 +116,81 @@ def _attempt(event: Event, row: Row) -> int:
     return abs(hash64(f"{payment}\0{row.get('card.token', '')}")) if payment else 0
 
 
-class _Plan:
-    """What one entity's log stores of an event, and the windows over it, grouped so that bounds are found once."""
+class _Choice:
+    """Some rows of a window, and all the aggregates over just these: they are chosen once."""
 
-    def __init__(self, layout: LogLayout, filters: Mapping[str, Filter], aggregates: Sequence[Aggregate]) -> None:
-        self.layout = layout
-        self._filters = tuple(filters.get(name) for name in layout.flags)
-        self._values = tuple(_value_of(column) for column in layout.values)
-        self._windows: dict[tuple[int, int], list[tuple[str, Fold]]] = {}
-        self._ages = [(a.name, a.of) for a in aggregates if a.entity == layout.entity and a.measure == "age"]
-        for aggregate in aggregates:
-            if aggregate.entity == layout.entity and aggregate.measure != "age":
-                window = (aggregate.window_us, aggregate.offset_us)
-                self._windows.setdefault(window, []).append((aggregate.name, _fold(aggregate, layout)))
-        self._by_kind: dict[str, tuple[tuple[int, Filter], ...]] = {}
+    def __init__(self, flag: int, dispositions: tuple[int, ...]) -> None:
+        self._flag = flag
+        wanted = [code in dispositions or not dispositions for code in range(len(DISPOSITIONS))]
+        overdue = [wanted[ABANDONED] if code == PENDING else is_wanted for code, is_wanted in enumerate(wanted)]
+        # Disposition code → whether it is chosen; a payment that is pending for too long counts as abandoned.
+        self._recent, self._older = (bytes(codes).ljust(256, b"\0") for codes in (wanted, overdue))
+        self._by_disposition = bool(dispositions)
+        self._counts: list[tuple[str, bool]] = []
+        self._columns: dict[int, list[tuple[str, Finish]]] = {}
 
-    def flags(self, kind: str, row: Row) -> bytes:
-        """One byte for each flag column: the filters that this event passes."""
-        candidates = self._by_kind.get(kind)
-        if candidates is None:
-            candidates = self._by_kind[kind] = tuple(
-                (index, f) for index, f in enumerate(self._filters) if f and (not f.on or kind in f.on)
-            )
-        flags = bytearray(len(self._filters))
-        for index, wanted in candidates:
-            if wanted.passes(kind, row):
-                flags[index] = 1
-        return bytes(flags)
+    def add(self, aggregate: Aggregate, layout: LogLayout) -> None:
+        """One more aggregate over these rows."""
+        if aggregate.measure == "count":
+            self._counts.append((aggregate.name, aggregate.include_current))
+        else:
+            column, finish = _finish(aggregate, self._flag, layout)
+            self._columns.setdefault(column, []).append((aggregate.name, finish))
 
-    def values(self, row: Row) -> tuple[int, ...]:
-        """One int64 for each value column."""
-        return tuple([value(row) for value in self._values])
-
-    def compute(self, row: Row, current: Current, log: bytes, truncated: list[str]) -> None:
-        view = LogView(self.layout, log, current.head.get("dropped", 0))
-        times = view.times
-        for (window_us, offset_us), folds in self._windows.items():
-            end = current.as_of_us - offset_us
-            first, last = bisect_right(times, end - window_us), bisect_right(times, end)
-            for name, fold in folds:
-                value = fold(view, first, last, current)
+    def fold(self, row: Row, view: LogView, first: int, last: int, now: Current) -> None:
+        """Put the aggregates that can be known into the row; `first` and `last` (excluded) bound the window."""
+        mask = self._mask(view, first, last, now)
+        hits = mask.count(1)
+        for name, own in self._counts:
+            row[name] = hits + (own and now.entry.flags[self._flag])
+        for index, wanted in self._columns.items():
+            column = view.column(index)[first:last]
+            chosen = column if hits == len(mask) else list(compress(column, mask))
+            for name, finish in wanted:
+                value = finish(chosen, now)
                 if value is not None:
                     row[name] = value
-            if view.cut_us > end - window_us:
-                truncated += [name for name, _ in folds]
+
+    def _mask(self, view: LogView, first: int, last: int, now: Current) -> bytes:
+        """One byte 0|1 a row of the window: the filter let it through, and what became of its payment is wanted."""
+        flags = view.flag(self._flag)[first:last]
+        if not self._by_disposition:
+            return flags
+        codes = view.dispositions()
+        done = min(max(bisect_left(view.times, now.as_of_us - ABANDONED_AFTER_US), first), last)
+        wanted = codes[first:done].translate(self._older) + codes[done:last].translate(self._recent)
+        return bytes(map(and_, flags, wanted))
+
+
+class _Plan:
+    """The windows over one entity's log, grouped so that bounds are found and rows are chosen once."""
+
+    def __init__(self, layout: LogLayout, aggregates: Sequence[Aggregate]) -> None:
+        self.layout = layout
+        mine = [a for a in aggregates if a.entity == layout.entity]
+        self._ages = [(a.name, a.of) for a in mine if a.measure == "age"]
+        self._windows: dict[tuple[int, int], dict[tuple[int, tuple[int, ...]], _Choice]] = {}
+        self._names: dict[tuple[int, int], list[str]] = {}
+        for aggregate in mine:
+            if aggregate.measure != "age":
+                window = (aggregate.window_us, aggregate.offset_us)
+                dispositions = () if aggregate.outcomes else aggregate.dispositions
+                rows = (layout.flags.index(aggregate.filter.name), dispositions)
+                self._windows.setdefault(window, {}).setdefault(rows, _Choice(*rows)).add(aggregate, layout)
+                self._names.setdefault(window, []).append(aggregate.name)
+
+    def compute(self, row: Row, current: Current, log: bytes, truncated: list[str]) -> None:
+        """Put this entity's aggregates into the row."""
+        view = LogView(self.layout, log, current.head.get("dropped", 0))
+        times = view.times
+        for window, choices in self._windows.items():
+            end = current.as_of_us - window[1]
+            start = end - window[0]
+            first, last = bisect_right(times, start), bisect_right(times, end)
+            for choice in choices.values():
+                choice.fold(row, view, first, last, current)
+            if view.cut_us > start:
+                truncated += self._names[window]
         for name, of in self._ages:
             told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
             row[name] = age_days(told, current.head.get("first"), current.as_of_us)
@@ -155,7 +202,8 @@ def age_days(told_us: int, first_us: int | None, as_of_us: int) -> float:
     return (as_of_us - min(born_us, as_of_us)) / DAY_US
 
 
-def _value_of(column: str) -> Callable[[Row], int]:
+def _cell_of(column: str) -> Callable[[Row], int]:
+    """What an event puts into a value column."""
     how, _, field = column.partition(":")
     if how == "hash":
         return lambda row: hash64(str(value)) if (value := row.get(field)) is not None else 0
@@ -165,99 +213,43 @@ def _value_of(column: str) -> Callable[[Row], int]:
     return lambda row: round(row.get(field, 0.0) * scale)
 
 
-def _fold(aggregate: Aggregate, layout: LogLayout) -> Fold:
-    """The function that folds a window's rows into the aggregate's value."""
-    flag = layout.flags.index(aggregate.filter.name)
-    column = value_column(aggregate)
-    value = layout.values.index(column) if column else -1
-    scale = scale_of(FIELDS[aggregate.of].type) if aggregate.of else 1
-    if aggregate.measure in {"rate", "count_received"}:
-        return _outcome_fold(aggregate, flag)
-    chosen = _chooser(aggregate, flag)
-    if aggregate.measure == "count":
-        return _count(aggregate, flag, chosen)
+def _finish(aggregate: Aggregate, flag: int, layout: LogLayout) -> tuple[int, Finish]:
+    """The column of a log that an aggregate reads, and how the chosen rows become its value."""
     if aggregate.measure == "since_last":
-        return lambda view, i, j, now: (
-            (now.as_of_us - kept[-1]) / 1_000_000 if (kept := chosen(view, view.times, i, j, now)) else None
-        )
-    if aggregate.measure == "distinct":
-        return _with_own(aggregate, flag, value, chosen, lambda values: len(set(values)))
+        return TIME, lambda times, now: (now.as_of_us - times[-1]) / MICRO if times else None
+    if aggregate.measure in {"rate", "count_received"}:
+        return ID, _rate(aggregate) if aggregate.measure == "rate" else _received(aggregate)
+    value = layout.values.index(value_column(aggregate))
+    index = FIXED + value
     if aggregate.measure == "repeats":
-        return lambda view, i, j, now: (
-            chosen(view, view.value(value), i, j, now).count(now.entry.values[value])
-            if now.entry.values[value]
-            else None
-        )
-    return _with_own(aggregate, flag, value, chosen, _NUMERIC[aggregate.measure](scale))
-
-
-def _chooser(aggregate: Aggregate, flag: int) -> Choose:
-    """Pick from a column the rows of a window that the filter and the dispositions let through."""
-    wanted = frozenset(aggregate.dispositions)
-
-    def plain(view: LogView, column: list[int], i: int, j: int, now: Current) -> list[int]:
-        selected = view.flag(flag)
-        hits = selected.count(1, i, j)
-        if hits == j - i:
-            return column[i:j]
-        return list(compress(column[i:j], selected[i:j])) if hits else []
-
-    def by_disposition(view: LogView, column: list[int], i: int, j: int, now: Current) -> list[int]:
-        status, flags, times = view.dispositions(), view.flag(flag), view.times
-        codes = (
-            ABANDONED if code == PENDING and now.as_of_us - time_us > ABANDONED_AFTER_US else code
-            for code, time_us in zip(status[i:j], times[i:j], strict=True)
-        )
-        kept = [f and code in wanted for f, code in zip(flags[i:j], codes, strict=True)]
-        return list(compress(column[i:j], kept))
-
-    return by_disposition if wanted else plain
-
-
-def _count(aggregate: Aggregate, flag: int, chosen: Choose) -> Fold:
-    own = aggregate.include_current
-    if aggregate.dispositions:
-        return lambda view, i, j, now: len(chosen(view, view.times, i, j, now)) + (own and now.entry.flags[flag])
-    return lambda view, i, j, now: view.flag(flag).count(1, i, j) + (own and now.entry.flags[flag])
-
-
-def _with_own(
-    aggregate: Aggregate,
-    flag: int,
-    value: int,
-    chosen: Choose,
-    finish: Callable[[list[int]], float | int | None],
-) -> Fold:
-    """Fold the chosen values, the current event's own among them where the definition includes it."""
+        return index, lambda values, now: values.count(own) if (own := now.entry.values[value]) else None
+    fold = _MEASURES[aggregate.measure](scale_of(FIELDS[aggregate.of].type))
     if not aggregate.include_current:
-        return lambda view, i, j, now: finish(chosen(view, view.value(value), i, j, now))
-
-    def fold(view: LogView, i: int, j: int, now: Current) -> float | int | None:
-        values = chosen(view, view.value(value), i, j, now)
-        return finish([*values, now.entry.values[value]] if now.entry.flags[flag] else values)
-
-    return fold
+        return index, lambda values, now: fold(values)
+    return index, lambda values, now: fold([*values, now.entry.values[value]] if now.entry.flags[flag] else values)
 
 
-def _outcome_fold(aggregate: Aggregate, flag: int) -> Fold:
+def _rate(aggregate: Aggregate) -> Finish:
     wanted = frozenset(aggregate.outcomes)
 
-    def rate(view: LogView, i: int, j: int, now: Current) -> float | None:
-        selected = view.flag(flag)
-        total = selected.count(1, i, j)
-        if not total:
+    def rate(ids: list[int], now: Current) -> float | None:
+        if not ids:
             return aggregate.default
         known = bad_events(now.head.get("out", ()), wanted, now.as_of_us)
-        if not known:
-            return 0.0
-        ids = compress(view.column(ID)[i:j], selected[i:j])
-        return sum(1 for event_id in ids if event_id in known) / total
+        return sum(1 for event_id in ids if event_id in known) / len(ids)
 
-    def received(view: LogView, i: int, j: int, now: Current) -> int:
-        start, end = now.as_of_us - aggregate.offset_us - aggregate.window_us, now.as_of_us - aggregate.offset_us
+    return rate
+
+
+def _received(aggregate: Aggregate) -> Finish:
+    wanted = frozenset(aggregate.outcomes)
+
+    def received(_: list[int], now: Current) -> int:
+        end = now.as_of_us - aggregate.offset_us
+        start = end - aggregate.window_us
         return sum(1 for _, kind, _, known_us in now.head.get("out", ()) if kind in wanted and start < known_us <= end)
 
-    return rate if aggregate.measure == "rate" else received
+    return received
 
 
 def bad_events(outcomes: Sequence[Sequence[Any]], wanted: frozenset[str], as_of_us: int) -> set[int]:
@@ -267,11 +259,15 @@ def bad_events(outcomes: Sequence[Sequence[Any]], wanted: frozenset[str], as_of_
     return known - won
 
 
-def _mean(scale: int) -> Callable[[list[int]], float | None]:
+Measure = Callable[[list[int]], float | int | None]
+"""Values in the log's units → the aggregate's value."""
+
+
+def _mean(scale: int) -> Measure:
     return lambda values: sum(values) / (len(values) * scale) if values else None
 
 
-def _stddev(scale: int) -> Callable[[list[int]], float | None]:
+def _stddev(scale: int) -> Measure:
     """Population standard deviation from integer moments: exact until the one root and the one division."""
 
     def fold(values: list[int]) -> float | None:
@@ -279,12 +275,13 @@ def _stddev(scale: int) -> Callable[[list[int]], float | None]:
         if not count:
             return None
         total = sum(values)
-        return math.sqrt(count * sum(v * v for v in values) - total * total) / (count * scale)
+        return math.sqrt(count * sum(map(mul, values, values)) - total * total) / (count * scale)
 
     return fold
 
 
-_NUMERIC: dict[str, Callable[[int], Callable[[list[int]], float | int | None]]] = {
+_MEASURES: dict[str, Callable[[int], Measure]] = {
+    "distinct": lambda _: lambda values: len(set(values)),
     "sum": lambda scale: (lambda values: sum(values) / scale) if scale > 1 else sum,
     "mean": _mean,
     "stddev": _stddev,
