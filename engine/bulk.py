@@ -6,9 +6,11 @@ Rows are spilled to files by profile key, then each file is merged by itself, so
 
 from __future__ import annotations
 
+import gc
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -18,7 +20,7 @@ from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change, Merge
 from engine.program import Program
-from engine.projection import stored_changes
+from engine.projection import changes_about, stored_changes
 from engine.records import event_of
 from engine.values import EntityEvent, Stored
 
@@ -26,6 +28,20 @@ PARTS = 256
 _ROW, _CHANGE = 0, 1
 _HEAD = struct.Struct("<BB17sI")
 """What follows (a log row or a change), entity number, profile key, bytes that follow."""
+
+
+@contextmanager
+def rare_collections() -> Generator[None]:
+    """Let the garbage collector look for cycles a hundred times less often: rows make none, and its search for them
+    is a fifth of an import's time. A mass of bad rows, whose errors may make some, is still swept."""
+    usual = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(70_000, 10, 10)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
 
 
 class Spill:
@@ -36,7 +52,7 @@ class Spill:
         self._entities = sorted(program.layouts)
         self._numbers = {entity: number for number, entity in enumerate(self._entities)}
         self._folder = tempfile.TemporaryDirectory(prefix="spill-", dir=folder)
-        self._files: list[IO[bytes]] = [(Path(self._folder.name) / f"{n:03}").open("w+b") for n in range(PARTS)]
+        self._files: dict[int, IO[bytes]] = {}
         self.last_number = 0
 
     def add(self, entries: Iterable[EntityEvent], changes: Iterable[Change], number: int) -> None:
@@ -52,14 +68,14 @@ class Spill:
 
     def merge_into(self, profiles: SqliteProfiles) -> None:
         """Merge every file, and delete them."""
-        for file in self._files:
+        for _, file in sorted(self._files.items()):
             file.seek(0)
             profiles.merge(self._parts(file.read()), self.last_number + 1)
         self.close()
 
     def close(self) -> None:
         """Delete the files; what was not merged is in the journal still."""
-        for file in self._files:
+        for file in self._files.values():
             file.close()
         self._folder.cleanup()
 
@@ -69,7 +85,10 @@ class Spill:
             self._write(_CHANGE, change.entity, change.key, body)
 
     def _write(self, what: int, entity: str, key: bytes, body: bytes) -> None:
-        self._files[key[1]].write(_HEAD.pack(what, self._numbers[entity], key, len(body)) + body)
+        file = self._files.get(key[1])
+        if file is None:
+            file = self._files[key[1]] = (Path(self._folder.name) / f"{key[1]:03}").open("w+b")
+        file.write(_HEAD.pack(what, self._numbers[entity], key, len(body)) + body)
 
     def _parts(self, data: bytes) -> Iterator[Merge]:
         rows: dict[tuple[bytes, str], list[bytes]] = {}
@@ -90,17 +109,28 @@ class Spill:
             yield Merge(entity, key, b"".join(own), tuple(changes.get((key, entity), ())), first_us)
 
 
-def spill_record(spill: Spill, program: Program, stored: Stored, number: int) -> None:
-    """What a journal record puts into profiles."""
+def entries_of(program: Program, stored: Stored) -> tuple[EntityEvent, ...]:
+    """What the event of a record put into each log; the record holds the verdict whether it came too late to count."""
+    event = event_of(stored.record)
+    case = program.open(event, event.time_us)
+    if orjson.loads(stored.record.public).get("late"):
+        return program.features.entries(event, case.row, program.identity.key, late=True)
+    return case.entries
+
+
+def spill_record(spill: Spill, program: Program, stored: Stored) -> None:
+    """What a journal record puts into profiles; a number of 0 means that its event has not been admitted yet."""
     record = stored.record
-    entries: tuple[EntityEvent, ...] = ()
-    if record.kind in {"decision", "event", "undecided"}:
-        event = event_of(record)
-        case = program.open(event, event.time_us)
-        entries = case.entries
-        if orjson.loads(record.public).get("late"):
-            entries = program.features.entries(event, case.row, program.identity.key, late=True)
-    spill.add(entries, stored_changes(record.public), number)
+    admitted = record.kind in {"decision", "event", "undecided"} and record.number
+    spill.add(entries_of(program, stored) if admitted else (), stored_changes(record.public), record.number)
+
+
+def _spill_admitted(spill: Spill, program: Program, journal: SqliteJournal, stored: Stored) -> None:
+    """A late admission: the event of an earlier record, which may have been told more about meanwhile."""
+    told = journal.find_now(stored.record.id)
+    assert told is not None, f"{stored.record.id} was admitted but never recorded"
+    about = changes_about(told, journal.of_payment_now(told.record.payment_id))
+    spill.add(entries_of(program, told), about, stored.record.number)
 
 
 def replay(
@@ -108,10 +138,12 @@ def replay(
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Merge all records after a sequence number into profiles; returns how many there were."""
-    numbers = {s.record.id: s.record.number for s in journal.read(after_seq, ("admitted",))}
     spill, count, last = Spill(program, folder), 0, after_seq
-    for stored in journal.read(after_seq, ("decision", "event", "undecided", "outcome", "risk")):
-        spill_record(spill, program, stored, stored.record.number or numbers.get(stored.record.id, 0))
+    for stored in journal.read(after_seq):
+        if stored.record.kind == "admitted":
+            _spill_admitted(spill, program, journal, stored)
+        else:
+            spill_record(spill, program, stored)
         count, last = count + 1, stored.seq
         if count % 10_000 == 0:
             progress(count)

@@ -34,6 +34,8 @@ FUTURE_LIMIT_US = 24 * 3_600_000_000
 EARLIEST_US = 946_684_800_000_000
 """2000-01-01: an older event time is a unit mistake (seconds or milliseconds for microseconds)."""
 
+_PLAIN = frozenset({str, int, float, bool, list, type(None)})
+"""Types that are no mapping, known without the slow question."""
 _LIKE_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _ID = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,128}")
@@ -130,7 +132,7 @@ def flatten(document: Mapping[str, Any]) -> dict[str, Any]:
     """Nested or dotted names → dotted names; `attributes` stays a map."""
     flat: dict[str, Any] = {}
     for name, value in document.items():
-        if isinstance(value, Mapping) and name != "attributes":
+        if type(value) not in _PLAIN and isinstance(value, Mapping) and name != "attributes":
             flat.update({f"{name}.{inner}": v for inner, v in flatten(value).items()})
         else:
             flat[name] = value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change
 from engine.program import Program
-from engine.projection import disposition_changes, outcome_changes, pack_changes, result_of
+from engine.projection import disposition_changes, outcome_changes, pack_changes, result_of, speaks_of
 from engine.records import event_of, event_record, outcome_digest, outcome_record
 from engine.values import EntityEvent, Event, Record
 
-REMEMBERED = 200_000
-"""Payments whose log entries are at hand when their result comes; older ones are looked up in the journal."""
+Prepared = tuple[Record, tuple[EntityEvent, ...], Sequence[Change]]
 
 
 class ImportSink:
@@ -33,7 +31,8 @@ class ImportSink:
         replay(journal, profiles, program, profiles.reconciled(), folder)  # what an earlier import left unmerged
         self._spill = Spill(program, folder)
         self._source = ""
-        self._payments: OrderedDict[str, tuple[EntityEvent, ...]] = OrderedDict()
+        self._payments: dict[str, list[tuple[str | None, tuple[EntityEvent, ...]]]] = {}
+        """Payment → (card, log entries) of its attempts in this batch; those before it are in the journal."""
 
     def position(self, source_digest: bytes) -> int:
         """Events of this source that are durable already; what is written from here on belongs to it."""
@@ -43,7 +42,8 @@ class ImportSink:
     def write(self, batch: Sequence[Item], position: int) -> BatchResult:
         """Journal a batch together with its position, and put what is new on the way to profiles."""
         first = self._profiles.reserve(len(batch))
-        prepared: list[tuple[Record, tuple[EntityEvent, ...], Sequence[Change]]] = []
+        prepared: list[Prepared] = []
+        self._payments.clear()
         for number, (event, outcomes) in enumerate(batch, first):
             entries: tuple[EntityEvent, ...] = ()
             if event is not None:
@@ -77,28 +77,24 @@ class ImportSink:
         if not payment:
             return entries, ()
         if event.kind == "payment":
-            self._payments[payment] = entries
-            if len(self._payments) > REMEMBERED:
-                self._payments.popitem(last=False)
+            self._payments.setdefault(payment, []).append((event.fields.get("card.token"), entries))
         code = result_of(event)
-        return entries, disposition_changes(self._paid(payment), code) if code else ()
+        return entries, disposition_changes(self._paid(event, payment), code) if code else ()
 
-    def _paid(self, payment: str) -> tuple[EntityEvent, ...]:
-        """The log entries of a payment."""
-        known = self._payments.get(payment)
-        if known is not None:
-            return known
-        events = [
-            event_of(s.record) for s in self._journal.of_payment_now(payment) if s.record.kind in {"event", "decision"}
-        ]
-        return tuple(e for event in events if event.kind == "payment" for e in self._entries(event))
+    def _paid(self, result: Event, payment: str) -> tuple[EntityEvent, ...]:
+        """The log entries of the attempts that a result speaks of."""
+        stored = [s.record for s in self._journal.of_payment_now(payment) if s.record.kind in {"event", "decision"}]
+        paid = [event for event in map(event_of, stored) if event.kind == "payment"]
+        attempts = [(event.fields.get("card.token"), self._entries(event)) for event in paid]
+        attempts += self._payments.get(payment, ())
+        return tuple(entry for card, entries in attempts if speaks_of(result, card) for entry in entries)
 
     def _entries(self, event: Event) -> tuple[EntityEvent, ...]:
         return self._program.open(event, event.time_us).entries
 
     def _outcome(
         self, outcome: Mapping[str, Any], event: Event | None, entries: tuple[EntityEvent, ...]
-    ) -> tuple[Record, tuple[EntityEvent, ...], Sequence[Change]]:
+    ) -> Prepared:
         """An outcome speaks of the event beside it, or of one in the journal; else it is kept as an orphan."""
         if event is None or outcome["event_id"] != event.id:
             stored = self._journal.find_now(outcome["event_id"])

@@ -29,6 +29,7 @@ from engine.batch.files import Source
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import open_source
 from engine.batch.stage import ExternalSort, row_of, time_key
+from engine.bulk import rare_collections
 from engine.errors import MappingError
 from engine.values import Event
 
@@ -120,7 +121,7 @@ def load(
     `workdir` takes temporary files (up to the size of the events), `max_bad` is the share 0..1 of bad rows that is let
     pass, and `now_us` the clock against which a time in the future is judged.
     """
-    with _scratch(workdir) as scratch, open_source(path, mapping.format, scratch, stdin) as source:
+    with rare_collections(), _scratch(workdir) as scratch, open_source(path, mapping.format, scratch, stdin) as source:
         away = Quarantine(quarantine, source.name, max_bad)
         run = _Run(source, mapping, sink, away, scratch, now_us, progress or (lambda _: None), batch_events)
         try:

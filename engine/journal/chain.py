@@ -36,8 +36,10 @@ def personal_digest(salt: bytes, personal: bytes) -> bytes:
 def record_hash(previous: bytes, record: Record, known_us: int, writer: str, position: int, personal: bytes) -> bytes:
     """BLAKE2b-128 over everything that must not change, the personal part by its digest."""
     public = hashlib.blake2b(record.public, digest_size=16).digest()
-    parts = (record.kind, record.id, record.event_us, known_us, record.number, record.payment_id, writer, position)
-    text = "\0".join(map(str, parts))
+    text = (
+        f"{record.kind}\0{record.id}\0{record.event_us}\0{known_us}\0{record.number}\0{record.payment_id}\0"
+        f"{writer}\0{position}"
+    )
     return hashlib.blake2b(
         b"\0".join((previous, text.encode(), record.digest, public, personal)), digest_size=16
     ).digest()

@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ CREATE TABLE IF NOT EXISTS record (
     personal_digest BLOB NOT NULL, previous BLOB NOT NULL, hash BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS record_payment ON record (payment) WHERE payment <> '';
+CREATE INDEX IF NOT EXISTS record_unadmitted ON record (seq) WHERE number = 0 AND kind IN ('decision', 'event');
+CREATE INDEX IF NOT EXISTS record_admitted ON record (id) WHERE kind = 'admitted';
 CREATE TABLE IF NOT EXISTS claim (id TEXT PRIMARY KEY, digest BLOB NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, due_us INTEGER NOT NULL, attempts INTEGER NOT NULL, body BLOB NOT NULL
@@ -47,6 +49,8 @@ _COLUMNS = 16
 _SELECT = "SELECT seq, kind, id, digest, event_us, payment, public, personal, number, known_us, writer FROM record "
 _ROWS_PER_INSERT = 64
 GATHER_MAX = 512
+BULK_WAL_BYTES = 64 * 1024 * 1024
+"""A bulk moves its write-ahead log into the file whenever it is this long: no keeper may be there to do it."""
 
 
 @dataclass(slots=True)
@@ -75,7 +79,7 @@ class SqliteJournal:
 
     def open(self) -> None:
         """Open the file for reading and for `load`, without the thread."""
-        try:
+        with self._translated():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -85,8 +89,8 @@ class SqliteJournal:
                 self._read = _connect(self._path)
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
-        except (sqlite3.Error, OSError) as problem:
-            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+            for folder in (self._path.parent, self._path.parent.parent):
+                _sync_folder(folder)  # SQLite syncs a new file's entry, but not that of a new folder.
 
     async def append(self, record: Record) -> Stored:
         """Durable when it returns; see the protocol."""
@@ -98,6 +102,8 @@ class SqliteJournal:
         """Commit a bulk at once, with the position of its source; known ids answer as in `append`."""
         answers = self._commit(records, (source, position) if source else None)
         self._failed = False
+        if self._wal_bytes() > BULK_WAL_BYTES:
+            self.checkpoint(BULK_WAL_BYTES)
         return answers
 
     async def find(self, record_id: str) -> Stored | None:
@@ -106,8 +112,8 @@ class SqliteJournal:
 
     def find_now(self, record_id: str) -> Stored | None:
         """The same, without a loop."""
-        row = self._read.execute(_SELECT + "WHERE seq = (SELECT seq FROM claim WHERE id = ?)", (record_id,)).fetchone()
-        return _stored(row) if row else None
+        rows = self._rows(_SELECT + "WHERE seq = (SELECT seq FROM claim WHERE id = ?)", (record_id,))
+        return _stored(rows[0]) if rows else None
 
     async def of_payment(self, payment_id: str) -> Sequence[Stored]:
         """All records of one payment, oldest first."""
@@ -115,36 +121,33 @@ class SqliteJournal:
 
     def of_payment_now(self, payment_id: str) -> list[Stored]:
         """The same, without a loop."""
-        rows = self._read.execute(_SELECT + "WHERE payment = ? AND payment <> '' ORDER BY seq", (payment_id,))
+        rows = self._rows(_SELECT + "WHERE payment = ? AND payment <> '' ORDER BY seq", (payment_id,))
         return [_stored(row) for row in rows]
 
     def read(self, after_seq: int, kinds: Sequence[str] = ()) -> Iterator[Stored]:
         """Records in order, 5,000 at a time."""
         chosen = f"AND kind IN ({','.join('?' * len(kinds))}) " if kinds else ""
-        while rows := self._read.execute(
-            _SELECT + f"WHERE seq > ? {chosen}ORDER BY seq LIMIT 5000", (after_seq, *kinds)
-        ).fetchall():
+        while rows := self._rows(_SELECT + f"WHERE seq > ? {chosen}ORDER BY seq LIMIT 5000", (after_seq, *kinds)):
             yield from map(_stored, rows)
             after_seq = rows[-1][0]
 
     def last_seq(self) -> int:
         """Sequence number of the newest record, 0 for none."""
-        return int(self._read.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()[0])
+        return int(self._rows("SELECT coalesce(max(seq), 0) FROM record")[0][0])
 
-    def unadmitted(self, after_seq: int, before_us: int) -> list[Stored]:
-        """Decided or recorded without profiles, and not admitted since."""
-        rows = self._read.execute(
-            _SELECT + "WHERE seq > ? AND known_us < ? AND number = 0 AND kind IN ('decision', 'event') AND NOT EXISTS "
-            "(SELECT 1 FROM record AS later WHERE later.kind = 'admitted' AND later.seq > record.seq "
-            "AND later.id = record.id) ORDER BY seq",
-            (after_seq, before_us),
+    def unadmitted(self, before_us: int) -> list[Stored]:
+        """Decided or recorded without profiles before a time, and not admitted since."""
+        rows = self._rows(
+            _SELECT + "WHERE number = 0 AND kind IN ('decision', 'event') AND known_us < ? AND NOT EXISTS "
+            "(SELECT 1 FROM record AS later WHERE later.kind = 'admitted' AND later.id = record.id) ORDER BY seq",
+            (before_us,),
         )
         return [_stored(row) for row in rows]
 
     def position(self, source: str) -> int:
         """How far a source has been loaded, in its rows."""
-        row = self._read.execute("SELECT position FROM source WHERE digest = ?", (source,)).fetchone()
-        return int(row[0]) if row else 0
+        rows = self._rows("SELECT position FROM source WHERE digest = ?", (source,))
+        return int(rows[0][0]) if rows else 0
 
     def writable(self) -> bool:
         """False after a failed commit, until one succeeds."""
@@ -161,7 +164,7 @@ class SqliteJournal:
 
     def due(self, now_us: int, limit: int = 100) -> list[Notice]:
         """Notices whose time has come."""
-        rows = self._read.execute(
+        rows = self._rows(
             "SELECT id, body, attempts FROM outbox WHERE due_us <= ? ORDER BY due_us LIMIT ?", (now_us, limit)
         )
         return [Notice(notice_id, orjson.loads(body), attempts) for notice_id, body, attempts in rows]
@@ -176,14 +179,17 @@ class SqliteJournal:
 
     def checkpoint(self, restart_over_bytes: int) -> int:
         """Move the write-ahead log into the file; past a size start the log anew. Returns its size before, bytes."""
-        wal = Path(f"{self._path}-wal")
-        size = wal.stat().st_size if wal.exists() else 0
+        size = self._wal_bytes()
         if size > restart_over_bytes:
             self._locked("PRAGMA wal_checkpoint(TRUNCATE)", ())
         else:
-            with self._mutex:
+            with self._mutex, self._translated():
                 self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
         return size
+
+    def _wal_bytes(self) -> int:
+        wal = Path(f"{self._path}-wal")
+        return wal.stat().st_size if wal.exists() else 0
 
     async def close(self) -> None:
         """Commit what is queued, end the thread, release the file."""
@@ -204,18 +210,33 @@ class SqliteJournal:
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's and the system's errors as ours."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as problem:
+            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read with the connection that only reads."""
+        try:
+            return self._read.execute(sql, parameters).fetchall()
+        except sqlite3.Error as problem:
+            raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+
     def _locked(self, sql: str, parameters: Sequence[Any]) -> None:
-        with self._alone():
+        with self._alone(), self._translated():
             self._write.execute(sql, parameters)
 
     def _commit_forever(self) -> None:
         while (first := self._queue.get()) is not None:
             items, more = self._gather(first)
             try:
-                answers: Sequence[Stored | BodyConflict | JournalUnavailable] = self._commit([i.record for i in items])
+                answers: Sequence[Stored | Exception] = self._commit([i.record for i in items])
                 self._failed = False
-            except JournalUnavailable as problem:
-                self._failed = True
+            except Exception as problem:  # Whatever it is, those who wait must hear of it.
+                self._failed = isinstance(problem, JournalUnavailable)
                 answers = [problem] * len(items)
             for item, answer in zip(items, answers, strict=True):
                 if not item.done.set_running_or_notify_cancel():
@@ -242,7 +263,7 @@ class SqliteJournal:
         return items, True
 
     def _commit(self, records: Sequence[Record], source: tuple[str, int] | None = None) -> list[Stored | BodyConflict]:
-        with self._alone():
+        with self._alone(), self._translated():
             mark = self._chain.mark()
             try:
                 self._write.execute("BEGIN IMMEDIATE")
@@ -254,11 +275,11 @@ class SqliteJournal:
                     )
                 self._write.execute("COMMIT")
                 return answers
-            except (sqlite3.Error, OSError) as problem:
+            except BaseException:
                 self._chain.rewind(mark)
                 if self._write.in_transaction:
                     self._write.execute("ROLLBACK")
-                raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+                raise
 
     def _insert(self, records: Sequence[Record]) -> list[Stored | BodyConflict]:
         """Claim the ids, then write every record that won its claim, and the refused attempts."""
@@ -267,18 +288,18 @@ class SqliteJournal:
         proposed = list(enumerate(records, last + 1))
         winners = self._claim(proposed)
         answers: list[Stored | BodyConflict] = []
-        fresh: list[Stored] = []
+        fresh: dict[int, Stored] = {}
         for seq, record in proposed:
             owner, digest = winners.get(record.id, (seq, record.digest)) if record.digest else (seq, b"")
             if owner == seq:
-                fresh.append(Stored(seq, record, record.known_us or now_us, self._chain.writer))
-                answers.append(fresh[-1])
+                fresh[seq] = Stored(seq, record, record.known_us or now_us, self._chain.writer)
+                answers.append(fresh[seq])
             elif digest == record.digest:
                 answers.append(self._repeat(seq, record, self._winner(owner, fresh), now_us, fresh))
             else:
                 answers.append(BodyConflict(record.id, digest, record.digest))
-                fresh.append(Stored(seq, _refused(record), now_us, self._chain.writer))
-        self._write_rows(fresh)
+                fresh[seq] = Stored(seq, _refused(record), now_us, self._chain.writer)
+        self._write_rows(list(fresh.values()))
         return answers
 
     def _claim(self, proposed: Sequence[tuple[int, Record]]) -> dict[str, tuple[int, bytes]]:
@@ -295,20 +316,18 @@ class SqliteJournal:
         find = "SELECT seq, digest FROM claim WHERE id = ?"
         return {claim[0]: self._write.execute(find, claim[:1]).fetchone() for claim in claims}
 
-    def _repeat(self, seq: int, record: Record, winner: Stored, now_us: int, fresh: list[Stored]) -> Stored:
+    def _repeat(self, seq: int, record: Record, winner: Stored, now_us: int, fresh: dict[int, Stored]) -> Stored:
         """A known id with the same body answers as before; only an undecided attempt gives way to its decision."""
         if winner.record.kind != "undecided" or record.kind == "undecided":
             return winner
         self._write.execute("UPDATE claim SET seq = ? WHERE id = ?", (seq, record.id))
-        fresh.append(Stored(seq, record, record.known_us or now_us, self._chain.writer))
-        return fresh[-1]
+        fresh[seq] = Stored(seq, record, record.known_us or now_us, self._chain.writer)
+        return fresh[seq]
 
-    def _winner(self, seq: int, fresh: Sequence[Stored]) -> Stored:
+    def _winner(self, seq: int, fresh: Mapping[int, Stored]) -> Stored:
         """The record that holds a claim: in this very commit, or an earlier one."""
-        for stored in fresh:
-            if stored.seq == seq:
-                return stored
-        return _stored(self._write.execute(_SELECT + "WHERE seq = ?", (seq,)).fetchone())
+        known = fresh.get(seq)
+        return known or _stored(self._write.execute(_SELECT + "WHERE seq = ?", (seq,)).fetchone())
 
     def _write_rows(self, fresh: Sequence[Stored]) -> None:
         for at in range(0, len(fresh), _ROWS_PER_INSERT):
@@ -346,6 +365,14 @@ def _refused(record: Record) -> Record:
 def _stored(row: Sequence[Any]) -> Stored:
     seq, kind, record_id, digest, event_us, payment, public, personal, number, known_us, writer = row
     return Stored(seq, Record(kind, record_id, digest, event_us, payment, public, personal, number), known_us, writer)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
