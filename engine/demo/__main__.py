@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,7 +37,8 @@ def command(seed: int, quick: bool, folder: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # as an exception, so that the server is ended too
     try:
-        story(output(), emptied(folder), QUICK if quick else FULL, seed)
+        with emptied(folder) as empty:
+            story(output(), empty, QUICK if quick else FULL, seed)
     except KeyboardInterrupt:
         raise Ended("stopped; the server is ended", STOPPED) from None
     except grpc.RpcError as problem:
@@ -43,14 +47,24 @@ def command(seed: int, quick: bool, folder: Path) -> None:
         raise ending(problem) or problem from problem
 
 
-def emptied(folder: Path) -> Path:
-    """An empty folder with our mark; one that holds somebody's files is refused."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+@contextmanager
+def emptied(folder: Path) -> Iterator[Path]:
+    """An empty folder with our mark, for one demonstration at a time; one that holds somebody's files is refused."""
+    mark = folder / MARK
+    if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise Ended(f"{folder} holds files of somebody else; name another with --folder", BAD_INPUT)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
-    return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with mark.open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Ended(f"another demonstration runs in {folder}; name another with --folder", BAD_INPUT) from None
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != mark:
+                path.unlink()
+        yield folder
 
 
 def _leave(number: int, _: object) -> NoReturn:

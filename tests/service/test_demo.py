@@ -83,6 +83,12 @@ def test_it_tells_nine_steps_in_order(told: tuple[str, Path]):
     assert "\x1b" not in said
 
 
+def test_the_page_shows_the_same_steps():
+    """The output on the page has the steps of the story as it is told now."""
+    page = (Path(__file__).parents[2] / "docs" / "demo.md").read_text()
+    assert re.findall(r"^(\d  .*)$", page, re.MULTILINE) == [f"{n}  {title}" for n, title in enumerate(TITLES, 1)]
+
+
 def test_it_shows_an_allow_a_challenge_and_a_decline_with_reasons(told: tuple[str, Path]):
     """One payment of each is shown; the last two give a reason with its code and its source."""
     shown = told[0].split("Three payments")[1].split("An analyst")[0]
@@ -164,11 +170,23 @@ def test_a_terminated_demonstration_ends_its_server(tmp_path: Path):
 def test_only_a_folder_of_its_own_is_emptied(tmp_path: Path):
     """A folder with other files is refused and left alone; one with the mark is emptied."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(Ended, match="--folder"):
-        emptied(tmp_path)
+    with pytest.raises(Ended, match="--folder"), emptied(tmp_path):
+        pass
     assert (tmp_path / "thesis.txt").exists()
     (tmp_path / MARK).touch()
-    assert [path.name for path in emptied(tmp_path).iterdir()] == [MARK]
+    with emptied(tmp_path) as empty:
+        assert [path.name for path in empty.iterdir()] == [MARK]
+
+
+def test_two_demonstrations_never_share_a_folder(tmp_path: Path):
+    """While one runs, a second in its folder is refused and touches nothing; afterwards the folder is free."""
+    with emptied(tmp_path):
+        (tmp_path / "serve.log").touch()
+        with pytest.raises(Ended, match="another demonstration"), emptied(tmp_path):
+            pass
+        assert (tmp_path / "serve.log").exists()
+    with emptied(tmp_path) as empty:
+        assert not (empty / "serve.log").exists()
 
 
 # --- the shop --------------------------------------------------------------------------------------------------------
