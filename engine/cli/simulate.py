@@ -23,7 +23,7 @@ _DEFAULT = SimulatorConfig()
 """)  # fmt: skip
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write into.")
 @click.option("--seed", default=1, show_default=True, help="The same seed and options give the same bytes.")
-@click.option("--start", type=click.DateTime(["%Y-%m-%d"]), default="2026-06-01", show_default=True,
+@click.option("--start", type=click.DateTime(["%Y-%m-%d"]), default="2026-01-01", show_default=True,
               help="First day, UTC.")  # fmt: skip
 @click.option("--days", default=_DEFAULT.days, show_default=True, help="Length of the period.")
 @click.option("--tail-days", default=_DEFAULT.tail_days, show_default=True,
