@@ -23,6 +23,8 @@ from engine.standing import enforce_limits, measures_of, risk_of
 from engine.values import Admission, EntityEvent, Event, Measure, Reason, Row, RuleHit, UserRisk
 
 STALE_CLOCK_US = 5 * 60_000_000
+MISSING = float("nan")
+"""An absent feature, as the model wants it: a None would be found only after packing the row has failed."""
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Program:
             return
         try:
             read = case.row.get
-            _, case.score = model.score([read(name) for name in model.features])
+            _, case.score = model.score([read(name, MISSING) for name in model.features])
             case.row["score"] = case.score
         except ModelError:
             case.degraded.append("model")
