@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from operator import and_, mul
 from typing import Any
 
-from engine.eventlog import FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
+from engine.eventlog import ATTEMPT, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
 from engine.features.spec import MICRO, Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
@@ -169,6 +169,7 @@ class _Plan:
         self.layout = layout
         mine = [a for a in aggregates if a.entity == layout.entity]
         self._ages = [(a.name, a.of) for a in mine if a.measure == "age"]
+        self._counts_own = any(a.include_current for a in mine)
         self._windows: dict[tuple[int, int], dict[tuple[int, tuple[int, ...]], _Choice]] = {}
         self._names: dict[tuple[int, int], list[str]] = {}
         for aggregate in mine:
@@ -181,6 +182,10 @@ class _Plan:
 
     def compute(self, row: Row, current: Current, log: bytes, truncated: list[str]) -> None:
         """Put this entity's aggregates into the row."""
+        entry = current.entry
+        if self._counts_own and entry.attempt and self.layout.position(log, ATTEMPT, entry.attempt) >= 0:
+            # a further try of an attempt that is counted already
+            current = replace(current, entry=replace(entry, flags=bytes(len(entry.flags))))
         view = LogView(self.layout, log, current.head.get("dropped", 0))
         times = view.times
         for window, choices in self._windows.items():

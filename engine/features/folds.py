@@ -1,0 +1,164 @@
+"""The measures over `Histories`: each gives one aggregate of every asked row, as `online.py` would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.features.spec import Aggregate
+from engine.features.windows import Answers, Floats, Histories, Ints
+
+Measure = Callable[[Histories, Aggregate, int, int, int], Answers]
+"""(histories, aggregate, flag column, value column or -1, scale) → the aggregate of every asked row."""
+
+
+def _own(histories: Histories, aggregate: Aggregate, flag: int) -> Ints:
+    """1 where the asked row itself counts."""
+    own: Ints = histories.rows.flags[histories.asked, flag].astype(np.int64) * int(aggregate.include_current)
+    return own
+
+
+def count(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """How many."""
+    found = histories.total(histories.seen(aggregate, flag)) + _own(histories, aggregate, flag)
+    return Answers(found, np.ones(len(found), np.bool_))
+
+
+def moments(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """Sum, mean and standard deviation, from integer moments."""
+    runs, own = histories.seen(aggregate, flag), _own(histories, aggregate, flag)
+    values, mine = histories.rows.values[:, value], histories.rows.values[histories.asked, value] * own
+    number, total = histories.total(runs) + own, histories.total(runs, values[runs[0]]) + mine
+    if aggregate.measure == "sum":
+        return Answers(_divide(total, np.full(len(total), scale)) if scale > 1 else total, np.ones(len(own), np.bool_))
+    known = number > 0
+    count_scaled = np.maximum(number, 1) * scale
+    if aggregate.measure == "mean":
+        return Answers(_divide(total, count_scaled), known)
+    high, low = np.abs(values) >> 20, np.abs(values) & 0xFFFFF
+    weights = (high * high, 2 * high * low, low * low)
+    squares = [histories.total(runs, weight[runs[0]]) + weight[histories.asked] * own for weight in weights]
+    square = squares[0].astype(object) * 2**40 + squares[1].astype(object) * 2**20 + squares[2].astype(object)
+    spread = number.astype(object) * square - total.astype(object) ** 2
+    return Answers(np.array([math.sqrt(item) for item in spread], np.float64) / count_scaled, known)
+
+
+def _divide(total: Ints, by: Ints) -> Floats:
+    """Correctly rounded quotients, as Python's own division of whole numbers gives them."""
+    quotient: Floats = total / by
+    for index in np.flatnonzero(np.abs(total) >= 2**53):
+        quotient[index] = int(total[index]) / int(by[index])
+    return quotient
+
+
+def extreme(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """Smallest or largest value, from a table of the extremes of 1, 2, 4 … rows."""
+    better: Any = np.minimum if aggregate.measure == "min" else np.maximum
+    flagged = histories.rows.flags[:, flag] == 1
+    before = np.concatenate(([0], np.cumsum(flagged)))
+    first, last = (before[bound] for bound in histories.bounds(aggregate))
+    table, length = histories.rows.values[flagged, value], last - first
+    found, known = np.zeros(len(first), np.int64), length > 0
+    level = np.zeros(len(first), np.int64)
+    level[known] = np.log2(length[known]).astype(np.int64)
+    for power in range(int(level.max(initial=0)) + 1):
+        here = known & (level == power)
+        found[here] = better(table[first[here]], table[last[here] - 2**power])
+        table = better(table[: -(2**power)], table[2**power :])
+    own = _own(histories, aggregate, flag) == 1
+    mine = histories.rows.values[histories.asked, value]
+    found = np.where(own, np.where(known, better(found, mine), mine), found)
+    return Answers(found / scale if scale > 1 else found, known | own)
+
+
+def latest(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """The last value, or the seconds since the last event."""
+    first, last = histories.bounds(aggregate)
+    flagged = np.where(histories.rows.flags[:, flag] == 1, np.arange(len(histories.rows)), -1)
+    newest = np.concatenate(([-1], np.maximum.accumulate(flagged)))[last]
+    known = newest >= first
+    newest = np.where(known, newest, 0)
+    if aggregate.measure == "since_last":
+        passed = histories.rows.time_us[histories.asked] - histories.rows.time_us[newest]
+        return Answers(passed / 1_000_000, known)
+    own = _own(histories, aggregate, flag) == 1
+    number = np.where(own, histories.rows.values[histories.asked, value], histories.rows.values[newest, value])
+    return Answers(number / scale if scale > 1 else number, known | own)
+
+
+def distinct(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """How many different values: each is counted at its newest row, until a newer one is seen."""
+    row, first, last = histories.seen(aggregate, flag)
+    rows = histories.rows
+    order = np.lexsort((row, rows.values[row, value], rows.group[row]))
+    row, first, last = row[order], first[order], last[order]
+    again = (rows.values[row[1:], value] == rows.values[row[:-1], value]) & (
+        rows.group[row[1:]] == rows.group[row[:-1]]
+    )
+    last[:-1] = np.where(again, np.minimum(last[:-1], first[1:]), last[:-1])
+    found = histories.total((row, first, last))
+    if aggregate.include_current:
+        own, seen = _own(histories, aggregate, flag), repeats(histories, aggregate, flag, value, scale)
+        found += own * ~(seen.known & (seen.numbers > 0))
+    return Answers(found, np.ones(len(found), np.bool_))
+
+
+def repeats(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """How many with the asked row's own value: a count among the rows of that value."""
+    rows = histories.rows
+    chosen = np.flatnonzero(rows.values[:, value])
+    chosen = chosen[np.lexsort((chosen, rows.values[chosen, value], rows.group[chosen]))]
+    group, own = rows.group[chosen], rows.values[chosen, value]
+    finer = np.cumsum(np.concatenate(([0], (group[1:] != group[:-1]) | (own[1:] != own[:-1])))[: len(chosen)])
+    found, known = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_)
+    for part, place in histories.take(chosen, finer).parts():
+        asked = chosen[place[part.asked]]
+        found[asked], known[asked] = part.total(part.seen(aggregate, flag)), True
+    return Answers(found[histories.asked], known[histories.asked])
+
+
+def rate(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """Share of a window's rows with a wanted outcome known by then and no dispute won since."""
+    runs = histories.seen(aggregate, flag)
+    total, end = histories.total(runs), len(histories.asked)
+    since = _known_from(histories, aggregate.outcomes)
+    until = _known_from(histories, ("dispute_won",))
+    row, first, last = runs
+    first = np.maximum(first, since[row])
+    bad = histories.total((row, np.minimum(first, end), np.minimum(last, until[row])))
+    known = total > 0
+    share = bad / np.maximum(total, 1)
+    if aggregate.default is None:
+        return Answers(share, known)
+    return Answers(np.where(known, share, aggregate.default), np.ones(len(total), np.bool_))
+
+
+def _known_from(histories: Histories, kinds: Sequence[str]) -> Ints:
+    """For every row the first asked row to which one of these outcomes is known."""
+    since = np.full(len(histories.rows), len(histories.asked))
+    for later in (histories.outcomes[kind] for kind in kinds if kind in histories.outcomes):
+        known = np.maximum(histories.not_before(later.row, later.known_us), histories.after_seq(later.row, later.seq))
+        np.minimum.at(since, later.row, known)
+    return since
+
+
+def received(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """How many outcomes became known within the window."""
+    found = np.zeros(len(histories.asked), np.int64)
+    for later in (histories.outcomes[kind] for kind in aggregate.outcomes if kind in histories.outcomes):
+        start_us = later.known_us + aggregate.offset_us
+        first = np.maximum(histories.not_before(later.row, start_us), histories.after_seq(later.row, later.seq))
+        found += histories.total((later.row, first, histories.not_before(later.row, start_us + aggregate.window_us)))
+    return Answers(found, np.ones(len(found), np.bool_))
+
+
+FOLDS: dict[str, Measure] = {
+    "count": count, "sum": moments, "mean": moments, "stddev": moments, "min": extreme, "max": extreme,
+    "last": latest, "since_last": latest, "distinct": distinct, "repeats": repeats, "rate": rate,
+    "count_received": received,
+}  # fmt: skip
+NEED_ONLINE = frozenset({"min", "max", "last", "since_last", "distinct"})
+"""Measures whose rows can't be cut by disposition in columns; with `disposition:` they go the way of `online.py`."""
