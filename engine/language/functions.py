@@ -36,6 +36,8 @@ class Overload:
     params: tuple[Type, ...]
     result: Type
     run: Callable[..., Any]
+    meaning: str = ""
+    """What it gives, for the page; "" where the name says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,21 +78,31 @@ FUNCTIONS: dict[tuple[str, bool], Function] = {}
 
 
 def define(*signatures: str) -> Callable[[F], F]:
-    """Enter a Python function under signatures."""
+    """Enter a Python function under signatures; its docstring is the meaning."""
 
     def enter(run: F) -> F:
         for signature in signatures:
-            match = _SIGNATURE.fullmatch(signature)
-            if match is None:
-                raise ValueError(f"{signature!r} is not a signature")
-            receiver = match["receiver"]
-            params = ([receiver] if receiver else []) + _split(match["params"])
-            function = FUNCTIONS.setdefault((match["name"], bool(receiver)), Function(match["name"], bool(receiver)))
-            form = Overload(tuple(map(parse_type, params)), parse_type(match["result"]), run)
-            function.overloads.append(form)
+            _enter(signature, run, run.__doc__ or "")
         return run
 
     return enter
+
+
+def define_all(*rows: tuple[str, Callable[..., Any]] | tuple[str, Callable[..., Any], str]) -> None:
+    """Enter what is said in one expression: signatures separated by `; `, the Python, and the meaning if any."""
+    for signatures, run, *meaning in rows:
+        for signature in signatures.split("; "):
+            _enter(signature, run, *meaning)
+
+
+def _enter(signature: str, run: Callable[..., Any], meaning: str = "") -> None:
+    match = _SIGNATURE.fullmatch(signature)
+    if match is None:
+        raise ValueError(f"{signature!r} is not a signature")
+    receiver, name = match["receiver"], match["name"]
+    params = ([receiver] if receiver else []) + _split(match["params"])
+    function = FUNCTIONS.setdefault((name, bool(receiver)), Function(name, bool(receiver)))
+    function.overloads.append(Overload(tuple(map(parse_type, params)), parse_type(match["result"]), run, meaning))
 
 
 def _split(params: str) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from engine.language.functions import define
+from engine.language.functions import define, define_all
 from engine.language.quantities import Duration, Timestamp, timestamp_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,17 +31,6 @@ def parse_timestamp(text: str) -> Timestamp:
     return Timestamp(whole.ns + int((match[2] or "0").ljust(9, "0")))
 
 
-@define("timestamp(int) timestamp")
-def _timestamp_of_seconds(seconds: int) -> Timestamp:
-    return Timestamp(seconds * _SECOND_NS)
-
-
-@define("int(timestamp) int")
-def _seconds(moment: Timestamp) -> int:
-    return moment.ns // _SECOND_NS
-
-
-@define("string(timestamp) string")
 def _timestamp_text(moment: Timestamp) -> str:
     seconds, ns = divmod(moment.ns, _SECOND_NS)
     whole = (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
@@ -61,7 +50,6 @@ def parse_duration(text: str) -> Duration:
     return Duration(-total if match[1] == "-" else total)
 
 
-@define("string(duration) string")
 def _duration_text(span: Duration) -> str:
     seconds, ns = divmod(abs(span.ns), _SECOND_NS)
     return f"{'-' if span.ns < 0 else ''}{seconds}{_decimals(ns)}s"
@@ -85,47 +73,48 @@ def zone(name: str) -> tzinfo:
 
 
 def _local(moment: Timestamp, zone_name: str | None) -> datetime:
-    whole = _EPOCH + timedelta(seconds=moment.ns // _SECOND_NS)
+    whole = _EPOCH + timedelta(microseconds=moment.ns // 1000)
     return whole if zone_name is None else whole.astimezone(zone(zone_name))
 
 
-def _getter(name: str, meaning: str, read: Callable[[datetime], int]) -> None:
-    def get(moment: Timestamp, zone_name: str | None = None) -> int:
-        return read(_local(moment, zone_name))
-
-    get.__doc__ = meaning
-    define(f"timestamp::{name}() int", f"timestamp::{name}(string) int")(get)
+def _part(read: Callable[[datetime], int]) -> Callable[..., int]:
+    """A reader of a part of the date or time, in UTC or in a zone."""
+    return lambda moment, zone_name=None: read(_local(moment, zone_name))
 
 
-_getter("getFullYear", "The year, in UTC or in a zone.", lambda t: t.year)
-_getter("getMonth", "The month, 0 = January.", lambda t: t.month - 1)
-_getter("getDate", "The day of the month, from 1.", lambda t: t.day)
-_getter("getDayOfMonth", "The day of the month, from 0.", lambda t: t.day - 1)
-_getter("getDayOfWeek", "The day of the week, 0 = Sunday.", lambda t: t.isoweekday() % 7)
-_getter("getDayOfYear", "The day of the year, from 0.", lambda t: t.timetuple().tm_yday - 1)
-_getter("getHours", "The hour 0..23 of a time; the whole hours of a duration.", lambda t: t.hour)
-_getter("getMinutes", "The minute of a time; the whole minutes of a duration.", lambda t: t.minute)
-_getter("getSeconds", "The second of a time; the whole seconds of a duration.", lambda t: t.second)
+def _total(unit_ns: int) -> Callable[[Duration], int]:
+    """A duration in whole units, toward zero."""
+    return lambda span: abs(span.ns) // unit_ns * (-1 if span.ns < 0 else 1)
 
 
-@define("timestamp::getMilliseconds() int", "timestamp::getMilliseconds(string) int")
-def _milliseconds(moment: Timestamp, zone_name: str | None = None) -> int:
-    """The milliseconds beyond the whole second."""
-    if zone_name is not None:
-        zone(zone_name)
-    return moment.ns % _SECOND_NS // 10**6
+def _enter_getters(*rows: tuple[str, Callable[..., int], str]) -> None:
+    for name, read, meaning in rows:
+        define_all((f"timestamp::{name}() int; timestamp::{name}(string) int", read, meaning))
 
 
-def _total(name: str, unit_ns: int) -> None:
-    define(f"duration::{name}() int")(lambda span: abs(span.ns) // unit_ns * (-1 if span.ns < 0 else 1))
-
-
-_total("getHours", 3600 * _SECOND_NS)
-_total("getMinutes", 60 * _SECOND_NS)
-_total("getSeconds", _SECOND_NS)
-
-
-@define("duration::getMilliseconds() int")
-def _duration_milliseconds(span: Duration) -> int:
-    """The milliseconds beyond whole seconds, -999..999."""
-    return abs(span.ns) % _SECOND_NS // 10**6 * (-1 if span.ns < 0 else 1)
+_enter_getters(
+    ("getFullYear", _part(lambda t: t.year), "The year, in UTC or in a zone."),
+    ("getMonth", _part(lambda t: t.month - 1), "The month, 0 = January."),
+    ("getDate", _part(lambda t: t.day), "The day of the month, from 1."),
+    ("getDayOfMonth", _part(lambda t: t.day - 1), "The day of the month, from 0."),
+    ("getDayOfWeek", _part(lambda t: t.isoweekday() % 7), "The day of the week, 0 = Sunday."),
+    ("getDayOfYear", _part(lambda t: t.timetuple().tm_yday - 1), "The day of the year, from 0."),
+    ("getHours", _part(lambda t: t.hour), "The hour 0..23 of a time; the whole hours of a duration."),
+    ("getMinutes", _part(lambda t: t.minute), "The minute of a time; the whole minutes of a duration."),
+    ("getSeconds", _part(lambda t: t.second), "The second of a time; the whole seconds of a duration."),
+    ("getMilliseconds", _part(lambda t: t.microsecond // 1000), "The milliseconds beyond the whole second."),
+)
+define_all(
+    ("timestamp(int) timestamp", lambda seconds: Timestamp(seconds * _SECOND_NS)),
+    ("int(timestamp) int", lambda moment: moment.ns // _SECOND_NS),
+    ("string(timestamp) string", _timestamp_text),
+    ("string(duration) string", _duration_text),
+    ("duration::getHours() int", _total(3600 * _SECOND_NS)),
+    ("duration::getMinutes() int", _total(60 * _SECOND_NS)),
+    ("duration::getSeconds() int", _total(_SECOND_NS)),
+    (
+        "duration::getMilliseconds() int",
+        lambda span: abs(span.ns) % _SECOND_NS // 10**6 * (-1 if span.ns < 0 else 1),
+        "The milliseconds beyond whole seconds, -999..999.",
+    ),
+)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
-from engine.language.functions import define
+from engine.language.functions import define, define_all
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Interface | IPv6Interface
@@ -43,17 +44,7 @@ def network(text: str) -> Network:
         raise ValueError(f"{text!r} is not a network such as 10.0.0.0/8") from None
 
 
-@define("isIP(string) bool")
-def _is_ip(text: str) -> bool:
-    return _readable(address, text)
-
-
-@define("isCIDR(string) bool")
-def _is_cidr(text: str) -> bool:
-    return _readable(network, text)
-
-
-def _readable(read: Any, text: str) -> bool:
+def _readable(read: Callable[[str], Any], text: str) -> bool:
     try:
         read(text)
     except ValueError:
@@ -61,67 +52,39 @@ def _readable(read: Any, text: str) -> bool:
     return True
 
 
-@define("ip.isCanonical(string) bool")
-def _is_canonical(text: str) -> bool:
-    return str(address(text)) == text
-
-
-@define("ip::family() int")
-def _family(place: Address) -> int:
-    return place.version
-
-
-@define("ip::isUnspecified() bool")
-def _is_unspecified(place: Address) -> bool:
-    return place.is_unspecified
-
-
-@define("ip::isLoopback() bool")
-def _is_loopback(place: Address) -> bool:
-    return place.is_loopback
-
-
-@define("ip::isLinkLocalMulticast() bool")
 def _is_link_local_multicast(place: Address) -> bool:
     first = place.packed
     return first[:3] == b"\xe0\x00\x00" if place.version == 4 else first[0] == 0xFF and first[1] & 0x0F == 2
 
 
-@define("ip::isLinkLocalUnicast() bool")
-def _is_link_local_unicast(place: Address) -> bool:
-    return place.is_link_local
-
-
-@define("ip::isGlobalUnicast() bool")
 def _is_global_unicast(place: Address) -> bool:
     none = place.is_unspecified or place.is_loopback or place.is_multicast or place.is_link_local
     return not none and str(place) != "255.255.255.255"
 
 
-@define("cidr::ip() ip")
-def _ip(place: Network) -> Address:
-    return place.ip
-
-
-@define("cidr::masked() cidr")
-def _masked(place: Network) -> Network:
-    return ipaddress.ip_interface(str(place.network))
-
-
-@define("cidr::prefixLength() int")
-def _prefix_length(place: Network) -> int:
-    return place.network.prefixlen
-
-
-@define("cidr::containsIP(ip) bool", "cidr::containsIP(string) bool")
-def _contains_ip(place: Network, inner: Any) -> bool:
-    return (address(inner) if isinstance(inner, str) else inner) in place.network
-
-
-@define("cidr::containsCIDR(cidr) bool", "cidr::containsCIDR(string) bool")
-def _contains_cidr(place: Network, inner: Any) -> bool:
-    within = (network(inner) if isinstance(inner, str) else inner).network
+def _contains(place: Network, inner: Network) -> bool:
+    within = inner.network
     return within.network_address in place.network and within.prefixlen >= place.network.prefixlen
+
+
+define_all(
+    ("isIP(string) bool", lambda text: _readable(address, text)),
+    ("isCIDR(string) bool", lambda text: _readable(network, text)),
+    ("ip.isCanonical(string) bool", lambda text: str(address(text)) == text),
+    ("ip::family() int", lambda place: place.version),
+    ("ip::isUnspecified() bool", lambda place: place.is_unspecified),
+    ("ip::isLoopback() bool", lambda place: place.is_loopback),
+    ("ip::isLinkLocalMulticast() bool", _is_link_local_multicast),
+    ("ip::isLinkLocalUnicast() bool", lambda place: place.is_link_local),
+    ("ip::isGlobalUnicast() bool", _is_global_unicast),
+    ("cidr::ip() ip", lambda place: place.ip),
+    ("cidr::masked() cidr", lambda place: ipaddress.ip_interface(str(place.network))),
+    ("cidr::prefixLength() int", lambda place: place.network.prefixlen),
+    ("cidr::containsIP(ip) bool", lambda place, inner: inner in place.network),
+    ("cidr::containsIP(string) bool", lambda place, text: address(text) in place.network),
+    ("cidr::containsCIDR(cidr) bool", _contains),
+    ("cidr::containsCIDR(string) bool", lambda place, text: _contains(place, network(text))),
+)
 
 
 @define("ip_in(string, string) bool", "ip_in(string, list(string)) bool")

@@ -5,30 +5,16 @@ from __future__ import annotations
 import json
 import unicodedata
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import re2
 
-from engine.language.functions import define
+from engine.language.functions import define, define_all
 
 _LOWER = {ord(c): c.lower() for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _BLANKS = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 _UPPER = {ord(c): c.upper() for c in "abcdefghijklmnopqrstuvwxyz"}
-
-
-@define("string::startsWith(string) bool")
-def _starts(text: str, prefix: str) -> bool:
-    return text.startswith(prefix)
-
-
-@define("string::endsWith(string) bool")
-def _ends(text: str, suffix: str) -> bool:
-    return text.endswith(suffix)
-
-
-@define("string::contains(string) bool")
-def _contains(text: str, part: str) -> bool:
-    return part in text
 
 
 @lru_cache(maxsize=4096)
@@ -44,25 +30,24 @@ def regex(pattern: str) -> Any:
         raise ValueError(f"{pattern!r} is not a regular expression: {said}") from error
 
 
-@define("string::matches(string) bool", "matches(string, string) bool")
-def _matches(text: str, pattern: str) -> bool:
-    """Whether the pattern is found anywhere in the text."""
-    return regex(pattern).search(text) is not None
+def _inside(text: str, *indices: int) -> None:
+    """Refuse indices outside the text, or that go backwards."""
+    for low, high in pairwise((0, *indices, len(text))):
+        if low > high:
+            raise ValueError(f"index {' to '.join(map(str, indices))} is outside the text")
 
 
 @define("string::charAt(int) string")
 def _char_at(text: str, index: int) -> str:
     """The character at an index; empty at the end."""
-    if not 0 <= index <= len(text):
-        raise ValueError(f"index {index} is outside the text")
+    _inside(text, index)
     return text[index : index + 1]
 
 
 @define("string::indexOf(string) int", "string::indexOf(string, int) int")
 def _index_of(text: str, part: str, start: int = 0) -> int:
     """Where a part begins, -1 if it isn't there; from an index on."""
-    if not 0 <= start <= len(text):
-        raise ValueError(f"index {start} is outside the text")
+    _inside(text, start)
     return text.find(part, start)
 
 
@@ -71,9 +56,16 @@ def _last_index_of(text: str, part: str, start: int | None = None) -> int:
     """Where the last such part begins, -1 if it isn't there; at an index at most."""
     if start is None:
         return text.rfind(part)
-    if not 0 <= start <= len(text):
-        raise ValueError(f"index {start} is outside the text")
+    _inside(text, start)
     return text.rfind(part, 0, start + len(part))
+
+
+@define("string::substring(int) string", "string::substring(int, int) string")
+def _substring(text: str, start: int, end: int | None = None) -> str:
+    """From an index on, up to another."""
+    stop = len(text) if end is None else end
+    _inside(text, start, stop)
+    return text[start:stop]
 
 
 @define("list(string)::join() string", "list(string)::join(string) string")
@@ -82,24 +74,6 @@ def _join(items: list[Any], between: str = "") -> str:
     if not all(isinstance(item, str) for item in items):
         raise ValueError("every item must be a string")
     return between.join(items)
-
-
-@define("string::lowerAscii() string")
-def _lower_ascii(text: str) -> str:
-    """Only the letters a to z change."""
-    return text.translate(_LOWER)
-
-
-@define("string::upperAscii() string")
-def _upper_ascii(text: str) -> str:
-    """Only the letters a to z change."""
-    return text.translate(_UPPER)
-
-
-@define("string::replace(string, string) string", "string::replace(string, string, int) string")
-def _replace(text: str, old: str, new: str, most: int = -1) -> str:
-    """Every such part replaced, or as many as the number says."""
-    return text.replace(old, new, most)
 
 
 @define("string::split(string) list(string)", "string::split(string, int) list(string)")
@@ -113,44 +87,9 @@ def _split(text: str, between: str, most: int = -1) -> list[str]:
     return text.split(between, most - 1 if most > 0 else -1)
 
 
-@define("string::substring(int) string", "string::substring(int, int) string")
-def _substring(text: str, start: int, end: int | None = None) -> str:
-    """From an index on, up to another."""
-    stop = len(text) if end is None else end
-    if not 0 <= start <= stop <= len(text):
-        raise ValueError(f"{start} to {stop} is outside the text")
-    return text[start:stop]
-
-
-@define("string::trim() string")
-def _trim(text: str) -> str:
-    """Without blanks at both ends."""
-    return text.strip(
-        "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
-    )
-
-
-@define("string::reverse() string")
-def _reverse(text: str) -> str:
-    return text[::-1]
-
-
-@define("strings.quote(string) string")
 def _quote(text: str) -> str:
     quoted = json.dumps(text.encode("utf-8", "replace").decode("utf-8"), ensure_ascii=False)
     return quoted.replace("\\u0007", "\\a").replace("\\u000b", "\\v")
-
-
-@define("lower(string) string")
-def _lower(text: str) -> str:
-    """Lower case, in any alphabet."""
-    return text.lower()
-
-
-@define("normalised(string) string")
-def _normalised(text: str) -> str:
-    """For comparing what people type: compatibility forms, case, and runs of blanks don't matter."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @define("domain_of(string) string")
@@ -160,3 +99,31 @@ def _domain_of(address: str) -> str:
     if not (name and at and domain):
         raise ValueError("not an e-mail address")
     return domain.strip().lower()
+
+
+define_all(
+    ("string::startsWith(string) bool", str.startswith),
+    ("string::endsWith(string) bool", str.endswith),
+    ("string::contains(string) bool", str.__contains__),
+    (
+        "string::matches(string) bool; matches(string, string) bool",
+        lambda text, pattern: regex(pattern).search(text) is not None,
+        "Whether the pattern is found anywhere in the text.",
+    ),
+    ("string::lowerAscii() string", lambda text: text.translate(_LOWER), "Only the letters a to z change."),
+    ("string::upperAscii() string", lambda text: text.translate(_UPPER), "Only the letters a to z change."),
+    (
+        "string::replace(string, string) string; string::replace(string, string, int) string",
+        str.replace,
+        "Every such part replaced, or as many as the number says.",
+    ),
+    ("string::trim() string", lambda text: text.strip(_BLANKS), "Without blanks at both ends."),
+    ("string::reverse() string", lambda text: text[::-1]),
+    ("strings.quote(string) string", _quote),
+    ("lower(string) string", str.lower, "Lower case, in any alphabet."),
+    (
+        "normalised(string) string",
+        lambda text: " ".join(unicodedata.normalize("NFKC", text).casefold().split()),
+        "For comparing what people type: compatibility forms, case, and runs of blanks don't matter.",
+    ),
+)

@@ -6,9 +6,10 @@ import base64
 import math
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
-from engine.language.functions import KINDS, define
+from engine.language.functions import KINDS, define, define_all
 from engine.language.quantities import INT_MAX, INT_MIN, UINT_MAX, TypeName, UInt
 
 _DOUBLE = re.compile(r"[+-]?(?:inf(?:inity)?|nan|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", re.IGNORECASE)
@@ -16,17 +17,6 @@ _TYPE_NAMES = {
     "null": "null_type", "timestamp": "google.protobuf.Timestamp", "duration": "google.protobuf.Duration",
     "ip": "net.IP", "cidr": "net.CIDR",
 }  # fmt: skip
-
-
-@define("size(string) int", "size(bytes) int", "size(list) int", "size(map(dyn, dyn)) int")
-@define("string::size() int", "bytes::size() int", "list::size() int", "map(dyn, dyn)::size() int")
-def _size(value: Any) -> int:
-    return len(value)
-
-
-@define("dyn(dyn) dyn")
-def _dyn(value: Any) -> Any:
-    return value
 
 
 @define("type(dyn) type")
@@ -43,11 +33,13 @@ TYPE_NAMES = {
 """Names that stand for types in dynamic mode."""
 
 
-@define("bool(bool) bool", "int(int) int", "uint(uint) uint", "double(double) double", "bytes(bytes) bytes")
-@define("string(string) string", "timestamp(timestamp) timestamp", "duration(duration) duration")
-@define("ip(ip) ip", "cidr(cidr) cidr")
-def _same(value: Any) -> Any:
-    return value
+_ITSELF = "bool int uint double string bytes timestamp duration ip cidr".split()
+define_all(
+    ("size(string) int; size(bytes) int; size(list) int; size(map(dyn, dyn)) int", len),
+    ("string::size() int; bytes::size() int; list::size() int; map(dyn, dyn)::size() int", len),
+    ("dyn(dyn) dyn", lambda value: value),
+    *((f"{kind}({kind}) {kind}", lambda value: value) for kind in _ITSELF),
+)
 
 
 @define("bool(string) bool")
@@ -66,11 +58,6 @@ def whole(value: int) -> int:
     raise ValueError("the result doesn't fit into a 64-bit int")
 
 
-@define("int(uint) int")
-def _int(value: int) -> int:
-    return whole(int(value))
-
-
 @define("int(double) int")
 def _int_of_double(value: float) -> int:
     if not -(2.0**63) < value < 2.0**63:
@@ -83,11 +70,6 @@ def _int_of_text(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,400}", text):
         raise ValueError(f"{text!r} is not an int")
     return whole(int(text))
-
-
-@define("uint(int) uint")
-def _uint(value: int) -> UInt:
-    return UInt(value)
 
 
 @define("uint(double) uint")
@@ -104,11 +86,6 @@ def _uint_of_text(text: str) -> UInt:
     return UInt(int(text))
 
 
-@define("double(int) double", "double(uint) double")
-def _double(value: int) -> float:
-    return float(value)
-
-
 @define("double(string) double")
 def _double_of_text(text: str) -> float:
     if not _DOUBLE.fullmatch(text):
@@ -119,32 +96,12 @@ def _double_of_text(text: str) -> float:
     return value
 
 
-@define("string(bool) string")
-def _string_of_bool(value: bool) -> str:
-    return "true" if value else "false"
-
-
-@define("string(int) string", "string(uint) string")
-def _string_of_int(value: int) -> str:
-    return str(int(value))
-
-
-@define("string(ip) string", "string(cidr) string")
-def _string_of_network(value: Any) -> str:
-    return str(value)
-
-
 @define("string(bytes) string")
 def _string_of_bytes(value: bytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError("the bytes are not UTF-8") from error
-
-
-@define("bytes(string) bytes")
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8")
 
 
 @define("string(double) string")
@@ -154,73 +111,37 @@ def string_of_double(value: float) -> str:
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
-    digits, exponent = _digits(value)
-    sign = "-" if math.copysign(1.0, value) < 0 else ""
-    threshold = max(21, len(digits))
-    if -4 <= exponent < threshold:
-        return sign + _positional(digits, exponent)
-    fraction = "." + digits[1:] if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{fraction}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
-
-
-def _digits(value: float) -> tuple[str, int]:
-    """Significant digits without trailing zeros, and the exponent of the first one."""
-    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
-    before, _, after = mantissa.partition(".")
-    both = before + after
-    digits = both.lstrip("0")
-    place = len(before) - 1 - (len(both) - len(digits)) + int(exponent or 0)
-    return (digits.rstrip("0") or "0"), (place if digits else 0)
-
-
-def _positional(digits: str, exponent: int) -> str:
-    if exponent < 0:
-        return "0." + "0" * (-exponent - 1) + digits
-    padded = digits.ljust(exponent + 1, "0")
-    rest = padded[exponent + 1 :]
-    return padded[: exponent + 1] + ("." + rest if rest else "")
+    exact = Decimal(repr(value)).normalize()
+    exponent = exact.adjusted()
+    if -4 <= exponent < 21:
+        return f"{exact:f}"
+    return f"{exact.scaleb(-exponent):f}e{exponent:+03d}"
 
 
 # --- math -----------------------------------------------------------------------------------------------------------
 
 
-def _extreme(name: str, better: Callable[[Any, Any], bool]) -> None:
-    def choose(*values: Any) -> Any:
+def _extreme(name: str, choose: Callable[[Any], Any]) -> None:
+    def chosen(*values: Any) -> Any:
         items = values[0] if len(values) == 1 and isinstance(values[0], list | tuple) else values
         if not items:
             raise ValueError("the list is empty")
         if any(KINDS.get(type(item)) not in ("int", "uint", "double") for item in items):
             raise ValueError("every argument must be a number")
-        best = items[0]
-        for item in items[1:]:
-            best = item if better(item, best) else best
-        return best
+        return choose(items)
 
-    for kind in ("int", "uint", "double"):
-        for count in range(1, 9):
-            define(f"math.{name}({', '.join([kind] * count)}) {kind}")(choose)
-        define(f"math.{name}(list({kind})) {kind}")(choose)
-    for count in range(1, 9):
-        define(f"math.{name}({', '.join(['dyn'] * count)}) dyn")(choose)
+    for kind in ("int", "uint", "double", "dyn"):
+        forms = [f"math.{name}({', '.join([kind] * count)}) {kind}" for count in range(1, 9)]
+        define(*forms, *([] if kind == "dyn" else [f"math.{name}(list({kind})) {kind}"]))(chosen)
 
 
-_extreme("greatest", lambda item, best: item > best)
-_extreme("least", lambda item, best: item < best)
+_extreme("greatest", max)
+_extreme("least", min)
 
 
-@define("math.ceil(double) double")
-def _ceil(value: float) -> float:
-    return float(math.ceil(value)) if math.isfinite(value) else value
-
-
-@define("math.floor(double) double")
-def _floor(value: float) -> float:
-    return float(math.floor(value)) if math.isfinite(value) else value
-
-
-@define("math.trunc(double) double")
-def _trunc(value: float) -> float:
-    return float(math.trunc(value)) if math.isfinite(value) else value
+def _whole_double(to_int: Callable[[float], int]) -> Callable[[float], float]:
+    """A rounding that leaves infinities and NaN as they are."""
+    return lambda value: float(to_int(value)) if math.isfinite(value) else value
 
 
 @define("math.round(double) double")
@@ -246,26 +167,6 @@ def _sign(value: Any) -> Any:
     return type(value)((value > 0) - (value < 0))
 
 
-@define("math.sqrt(int) double", "math.sqrt(uint) double", "math.sqrt(double) double")
-def _sqrt(value: float) -> float:
-    return math.sqrt(value) if value >= 0 else math.nan
-
-
-@define("math.isNaN(double) bool")
-def _is_nan(value: float) -> bool:
-    return math.isnan(value)
-
-
-@define("math.isInf(double) bool")
-def _is_inf(value: float) -> bool:
-    return math.isinf(value)
-
-
-@define("math.isFinite(double) bool")
-def _is_finite(value: float) -> bool:
-    return math.isfinite(value)
-
-
 def _signed(value: int) -> int:
     value &= UINT_MAX
     return value - 2**64 if value > INT_MAX else value
@@ -279,8 +180,6 @@ def _bits(name: str, combine: Callable[[int, int], int]) -> None:
 _bits("bitAnd", lambda a, b: a & b)
 _bits("bitOr", lambda a, b: a | b)
 _bits("bitXor", lambda a, b: a ^ b)
-define("math.bitNot(int) int")(lambda a: ~a)
-define("math.bitNot(uint) uint")(lambda a: UInt(~int(a) & UINT_MAX))
 
 
 def _shift(value: int, places: int, left: bool) -> int:
@@ -293,18 +192,7 @@ def _shift(value: int, places: int, left: bool) -> int:
     return (pattern << places) & UINT_MAX if left else pattern >> places
 
 
-define("math.bitShiftLeft(int, int) int")(lambda a, n: _signed(_shift(a, n, True)))
-define("math.bitShiftRight(int, int) int")(lambda a, n: _signed(_shift(a, n, False)))
-define("math.bitShiftLeft(uint, int) uint")(lambda a, n: UInt(_shift(a, n, True)))
-define("math.bitShiftRight(uint, int) uint")(lambda a, n: UInt(_shift(a, n, False)))
-
-
 # --- encoders -------------------------------------------------------------------------------------------------------
-
-
-@define("base64.encode(bytes) string")
-def _encode(value: bytes) -> str:
-    return base64.b64encode(value).decode("ascii")
 
 
 @define("base64.decode(string) bytes")
@@ -314,3 +202,31 @@ def _decode(text: str) -> bytes:
         return base64.b64decode(text + "=" * (-len(text) % 4) if "=" not in text else text, validate=True)
     except ValueError as error:
         raise ValueError(f"{text!r} is not base64") from error
+
+
+define_all(
+    ("int(uint) int", lambda value: whole(int(value))),
+    ("uint(int) uint", UInt),
+    ("double(int) double; double(uint) double", float),
+    ("string(bool) string", lambda value: "true" if value else "false"),
+    ("string(int) string; string(uint) string", lambda value: str(int(value))),
+    ("string(ip) string; string(cidr) string", str),
+    ("bytes(string) bytes", str.encode),
+    ("math.ceil(double) double", _whole_double(math.ceil)),
+    ("math.floor(double) double", _whole_double(math.floor)),
+    ("math.trunc(double) double", _whole_double(math.trunc)),
+    (
+        "math.sqrt(int) double; math.sqrt(uint) double; math.sqrt(double) double",
+        lambda value: math.sqrt(value) if value >= 0 else math.nan,
+    ),
+    ("math.isNaN(double) bool", math.isnan),
+    ("math.isInf(double) bool", math.isinf),
+    ("math.isFinite(double) bool", math.isfinite),
+    ("math.bitNot(int) int", lambda value: ~value),
+    ("math.bitNot(uint) uint", lambda value: UInt(~int(value) & UINT_MAX)),
+    ("math.bitShiftLeft(int, int) int", lambda value, places: _signed(_shift(value, places, True))),
+    ("math.bitShiftRight(int, int) int", lambda value, places: _signed(_shift(value, places, False))),
+    ("math.bitShiftLeft(uint, int) uint", lambda value, places: UInt(_shift(value, places, True))),
+    ("math.bitShiftRight(uint, int) uint", lambda value, places: UInt(_shift(value, places, False))),
+    ("base64.encode(bytes) string", lambda value: base64.b64encode(value).decode("ascii")),
+)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from engine.language.functions import Function
-from engine.language.resolve import TABLE
+from engine.language.functions import FUNCTIONS, Function
 from engine.language.truth import truth_table
 
 
@@ -16,10 +15,10 @@ def truth_page() -> str:
 def functions_page() -> str:
     """All functions by name, each form with its types, as a Markdown table."""
     lines = ["| written | gives | meaning |", "| --- | --- | --- |"]
-    for function in sorted(TABLE.values(), key=lambda f: (f.name.lower(), f.receiver)):
+    for function in sorted(FUNCTIONS.values(), key=lambda f: (f.name.lower(), f.receiver)):
         results = dict.fromkeys(str(form.result) for form in function.overloads)
         written = ", ".join(f"`{text}`" for text in _written(function))
-        meaning = next((form.run.__doc__ for form in function.overloads if form.run.__doc__), "")
+        meaning = next((form.meaning for form in function.overloads if form.meaning), "")
         meaning = meaning.partition("\n")[0].removesuffix(".")
         lines.append(f"| {written} | {', '.join(results)} | {meaning} |")
     return "\n".join(lines)

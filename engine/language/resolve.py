@@ -31,7 +31,6 @@ from engine.language.expression import (
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
-TABLE = FUNCTIONS
 LIBRARIES = (functions_values, functions_texts, functions_moments, functions_places)
 """Importing them fills the table of functions."""
 
