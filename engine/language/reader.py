@@ -17,13 +17,14 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TypeVar, overload
+from typing import TypeVar
 
 from engine.language.diagnostics import Diagnostics, Position
 from engine.language.source import Listing, Node, Scalar, Table
 
 D = TypeVar("D")
 T = TypeVar("T")
+F = TypeVar("F", int, float)
 
 _UNIT_US = {
     "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000,
@@ -33,7 +34,9 @@ _DURATION = re.compile(r"(?:\d{1,9}(?:us|ms|s|m|h|d|w))+")
 _DURATION_PART = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|z|[+-]\d\d:\d\d)?")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_INT64 = 2**63
+_INTEGER = re.compile(r"-?\d{1,40}(_\d{1,40}){0,9}")
+_NUMBER = re.compile(r"-?\d{1,40}(_\d{1,40}){0,9}(\.\d{1,40})?([eE][+-]?\d{1,3})?")
+_SHARE = re.compile(r"\d{1,3}(\.\d{1,9})?%")
 
 
 def parse_duration_us(text: str) -> int | None:
@@ -53,6 +56,22 @@ def parse_timestamp_us(text: str) -> int | None:
     except (ValueError, OverflowError):
         return None
     return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
+
+
+def _integer(scalar: Scalar) -> int | None:
+    return int(scalar.value) if scalar.plain and _INTEGER.fullmatch(scalar.value) else None
+
+
+def _number(scalar: Scalar) -> float | None:
+    return float(scalar.value) if scalar.plain and _NUMBER.fullmatch(scalar.value) else None
+
+
+def _boolean(scalar: Scalar) -> bool | None:
+    return {"true": True, "false": False}.get(scalar.value) if scalar.plain else None
+
+
+def _share(scalar: Scalar) -> float | None:
+    return float(scalar.value[:-1]) / 100 if _SHARE.fullmatch(scalar.value) else None
 
 
 @dataclass(slots=True)
@@ -115,76 +134,54 @@ class Reader:
             return None
         return scalar.value if scalar else None
 
+    def _parsed(self, node: Node, parse: Callable[[Scalar], T | None], what: str, wanted: str) -> T | None:
+        """What `parse` makes of a single value; where that is None, the value is reported as not being `what`."""
+        scalar = self.scalar(node)
+        value = parse(scalar) if scalar else None
+        if scalar is not None and value is None:
+            self.wrong(scalar, f"`{_short(scalar.value)}` {what}", wanted=wanted)
+        return value
+
+    def _within(self, node: Node, value: F | None, least: float, most: float, bounds: str) -> F | None:
+        """The value, if it lies in its range."""
+        if value is None or least <= value <= most:
+            return value
+        message = f"{_short(node.value) if isinstance(node, Scalar) else value} is {bounds}"
+        self.diagnostics.error("E115", message, node.position(), node.length)
+        return None
+
     def integer(self, node: Node) -> int | None:
         """A whole number in the range of int64, with optional `_` between digits."""
-        scalar = self.scalar(node)
-        if scalar is None:
-            return None
-        if not scalar.plain or not re.fullmatch(r"-?\d{1,40}(_\d{1,40}){0,9}", scalar.value):
-            self.wrong(scalar, f"`{_short(scalar.value)}` is not a whole number", wanted="a whole number")
-            return None
-        value = int(scalar.value)
-        if not -_INT64 <= value < _INT64:
-            message = f"{_short(scalar.value)} is outside 64 bits"
-            self.diagnostics.error("E115", message, scalar.position(), scalar.length)
-            return None
-        return value
+        value = self._parsed(node, _integer, "is not a whole number", "a whole number")
+        return self._within(node, value, -(2**63), 2**63 - 1, "outside 64 bits")
 
     def number(self, node: Node) -> float | None:
         """A finite decimal number."""
-        scalar = self.scalar(node)
-        if scalar is None:
-            return None
-        if not scalar.plain or not re.fullmatch(r"-?\d[\d_]{0,40}(\.\d{1,40})?([eE][+-]?\d{1,3})?", scalar.value):
-            self.wrong(scalar, f"`{_short(scalar.value)}` is not a number", wanted="a number such as 0.25")
-            return None
-        value = float(scalar.value)
-        if math.isfinite(value):
+        value = self._parsed(node, _number, "is not a number", "a number such as 0.25")
+        if value is None or math.isfinite(value):
             return value
-        self.wrong(scalar, "the number is too large")
+        self.wrong(node, "the number is too large")
         return None
 
     def boolean(self, node: Node) -> bool | None:
         """`true` or `false`."""
-        scalar = self.scalar(node)
-        if scalar is None or (scalar.plain and scalar.value in ("true", "false")):
-            return scalar.value == "true" if scalar else None
-        self.wrong(scalar, f"`{_short(scalar.value)}` is not a yes-or-no value", wanted="true or false")
-        return None
+        return self._parsed(node, _boolean, "is not a yes-or-no value", "true or false")
 
     def duration_us(self, node: Node) -> int | None:
         """A length of time in microseconds, such as 30d, 1h, 90s."""
-        scalar = self.scalar(node)
-        value = parse_duration_us(scalar.value) if scalar else None
-        if scalar is not None and value is None:
-            self.wrong(scalar, f"`{_short(scalar.value)}` is not a duration", wanted="such as 30d, 1h30m, 90s")
-            return None
-        return value
+        wanted = "such as 30d, 1h30m, 90s"
+        return self._parsed(node, lambda scalar: parse_duration_us(scalar.value), "is not a duration", wanted)
 
     def timestamp_us(self, node: Node) -> int | None:
         """Microseconds since 1970 UTC of a date and time with a zone, such as 2026-11-27T00:00Z."""
-        scalar = self.scalar(node)
-        value = parse_timestamp_us(scalar.value) if scalar else None
-        if scalar is not None and value is None:
-            match = _TIMESTAMP.fullmatch(scalar.value)
-            message = "has no time zone" if match and not match.group(3) else "is not a date and time"
-            self.wrong(scalar, f"`{_short(scalar.value)}` {message}", wanted="such as 2026-11-27T00:00Z")
-            return None
-        return value
+        match = _TIMESTAMP.fullmatch(node.value) if isinstance(node, Scalar) else None
+        what = "has no time zone" if match and not match.group(3) else "is not a date and time"
+        return self._parsed(node, lambda scalar: parse_timestamp_us(scalar.value), what, "such as 2026-11-27T00:00Z")
 
     def share(self, node: Node) -> float | None:
         """A share 0..1, written as a percentage such as 25%."""
-        scalar = self.scalar(node)
-        if scalar is None:
-            return None
-        if not re.fullmatch(r"\d{1,3}(\.\d{1,9})?%", scalar.value):
-            self.wrong(scalar, f"`{_short(scalar.value)}` is not a percentage", wanted="such as 25%")
-            return None
-        value = float(scalar.value[:-1]) / 100
-        if value <= 1:
-            return value
-        self.diagnostics.error("E115", f"{scalar.value} is more than 100%", scalar.position(), scalar.length)
-        return None
+        value = self._parsed(node, _share, "is not a percentage", "such as 25%")
+        return self._within(node, value, 0, 1, "more than 100%")
 
     def choice(self, node: Node, values: Collection[str]) -> str | None:
         """One of the given words."""
@@ -244,69 +241,37 @@ class Fields:
         """The scalar itself, which is what `engine.language.check` takes as an expression."""
         return self.read(key, self.reader.scalar, None)
 
-    @overload
-    def text(self, key: str) -> str: ...
-    @overload
-    def text(self, key: str, default: D) -> str | D: ...
-    def text(self, key: str, default: object = "") -> object:
+    def text(self, key: str, default: str = "") -> str:
         """Text as written."""
         return self.read(key, self.reader.text, default)
 
-    @overload
-    def choice(self, key: str, values: Collection[str]) -> str: ...
-    @overload
-    def choice(self, key: str, values: Collection[str], default: D) -> str | D: ...
-    def choice(self, key: str, values: Collection[str], default: object = "") -> object:
+    def choice(self, key: str, values: Collection[str], default: str = "") -> str:
         """One of the given words."""
         return self.read(key, lambda node: self.reader.choice(node, values), default)
 
-    @overload
-    def integer(self, key: str) -> int: ...
-    @overload
-    def integer(self, key: str, default: D, minimum: int | None = None, maximum: int | None = None) -> int | D: ...
-    def integer(self, key: str, default: object = 0, minimum: int | None = None, maximum: int | None = None) -> object:
+    def integer(self, key: str, default: int = 0, minimum: int | None = None, maximum: int | None = None) -> int:
         """A whole number, within inclusive bounds if they are given."""
         return self._bounded(key, self.read(key, self.reader.integer, default), minimum, maximum)
 
-    @overload
-    def number(self, key: str) -> float: ...
-    @overload
-    def number(self, key: str, default: D, minimum: float | None = None, maximum: float | None = None) -> float | D: ...
     def number(
-        self, key: str, default: object = 0.0, minimum: float | None = None, maximum: float | None = None
-    ) -> object:
+        self, key: str, default: float = 0.0, minimum: float | None = None, maximum: float | None = None
+    ) -> float:
         """A finite number, within inclusive bounds if they are given."""
         return self._bounded(key, self.read(key, self.reader.number, default), minimum, maximum)
 
-    @overload
-    def boolean(self, key: str) -> bool: ...
-    @overload
-    def boolean(self, key: str, default: D) -> bool | D: ...
-    def boolean(self, key: str, default: object = False) -> object:
+    def boolean(self, key: str, default: bool = False) -> bool:
         """`true` or `false`."""
         return self.read(key, self.reader.boolean, default)
 
-    @overload
-    def duration_us(self, key: str) -> int: ...
-    @overload
-    def duration_us(self, key: str, default: D) -> int | D: ...
-    def duration_us(self, key: str, default: object = 0) -> object:
+    def duration_us(self, key: str, default: int = 0) -> int:
         """A length of time in microseconds."""
         return self.read(key, self.reader.duration_us, default)
 
-    @overload
-    def timestamp_us(self, key: str) -> int: ...
-    @overload
-    def timestamp_us(self, key: str, default: D) -> int | D: ...
-    def timestamp_us(self, key: str, default: object = 0) -> object:
+    def timestamp_us(self, key: str, default: int = 0) -> int:
         """Microseconds since 1970 UTC."""
         return self.read(key, self.reader.timestamp_us, default)
 
-    @overload
-    def share(self, key: str) -> float: ...
-    @overload
-    def share(self, key: str, default: D) -> float | D: ...
-    def share(self, key: str, default: object = 0.0) -> object:
+    def share(self, key: str, default: float = 0.0) -> float:
         """A share 0..1, written as a percentage."""
         return self.read(key, self.reader.share, default)
 
@@ -338,8 +303,8 @@ class Fields:
         """Key and value of a nested mapping whose keys are free names; none if absent."""
         return self.reader.entries(self.values.get(key))
 
-    def _bounded(self, key: str, value: object, minimum: float | None, maximum: float | None) -> object:
-        if key not in self.values or not isinstance(value, int | float):
+    def _bounded(self, key: str, value: F, minimum: float | None, maximum: float | None) -> F:
+        if key not in self.values:
             return value
         if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
             bounds = " and ".join(f"at {w} {b:g}" for w, b in (("least", minimum), ("most", maximum)) if b is not None)
