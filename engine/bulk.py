@@ -7,6 +7,8 @@ Rows are spilled to files by profile key, then each file is merged by itself, so
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -44,6 +46,24 @@ def rare_collections() -> Generator[None]:
         gc.unfreeze()
 
 
+def scratch_in(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder for temporary files, named after this process; those of processes that were killed go now."""
+    for old in folder.glob(".import-*-*"):
+        if not _alive(int(old.name.split("-")[1])):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f".import-{os.getpid()}-", dir=folder)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 class Spill:
     """Rows and changes on their way to profiles, in files by the first byte of their key's hash."""
 
@@ -51,7 +71,7 @@ class Spill:
         self._layouts = program.layouts
         self._entities = sorted(program.layouts)
         self._numbers = {entity: number for number, entity in enumerate(self._entities)}
-        self._folder = tempfile.TemporaryDirectory(prefix="spill-", dir=folder)
+        self._folder = scratch_in(folder)
         self._files: dict[int, IO[bytes]] = {}
         self.last_number = 0
 
@@ -133,12 +153,13 @@ def _spill_admitted(spill: Spill, program: Program, journal: SqliteJournal, stor
     spill.add(entries_of(program, told), about, stored.record.number)
 
 
+@rare_collections()
 def replay(
     journal: SqliteJournal, profiles: SqliteProfiles, program: Program, after_seq: int, folder: Path,
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:  # fmt: skip
     """Merge all records after a sequence number into profiles; returns how many there were."""
-    spill, count, last = Spill(program, folder), 0, after_seq
+    spill, count, last, alone = Spill(program, folder), 0, after_seq, profiles.begin_bulk()
     for stored in journal.read(after_seq):
         if stored.record.kind == "admitted":
             _spill_admitted(spill, program, journal, stored)
@@ -148,5 +169,6 @@ def replay(
         if count % 10_000 == 0:
             progress(count)
     spill.merge_into(profiles)
-    profiles.mark_reconciled(last)
+    if alone:
+        profiles.end_bulk(last)
     return count

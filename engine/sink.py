@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.batch.load import BatchResult, Item
 from engine.bulk import Spill, replay
-from engine.errors import BodyConflict
+from engine.errors import BodyConflict, ProfilesUnavailable
 from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change
@@ -36,6 +36,8 @@ class ImportSink:
 
     def position(self, source_digest: bytes) -> int:
         """Events of this source that are durable already; what is written from here on belongs to it."""
+        if not self._profiles.begin_bulk():
+            raise ProfilesUnavailable("another import is under way, or a server is starting; import when it is done")
         self._source = source_digest.hex()
         return self._journal.position(self._source)
 
@@ -64,12 +66,13 @@ class ImportSink:
     def finish(self) -> None:
         """Merge all that was new into profiles."""
         self._spill.merge_into(self._profiles)
-        self._profiles.mark_reconciled(self._journal.last_seq())
+        self._profiles.end_bulk(self._journal.last_seq())
         self._spill = Spill(self._program, self._folder)
 
     def close(self) -> None:
         """Let go of the temporary files; an import that stopped half way is merged by the next one, or by a start."""
         self._spill.close()
+        self._profiles.leave_bulk()
 
     def _event(self, event: Event) -> tuple[tuple[EntityEvent, ...], Sequence[Change]]:
         entries = self._program.open(event, event.time_us).entries
@@ -92,9 +95,7 @@ class ImportSink:
     def _entries(self, event: Event) -> tuple[EntityEvent, ...]:
         return self._program.open(event, event.time_us).entries
 
-    def _outcome(
-        self, outcome: Mapping[str, Any], event: Event | None, entries: tuple[EntityEvent, ...]
-    ) -> Prepared:
+    def _outcome(self, outcome: Mapping[str, Any], event: Event | None, entries: tuple[EntityEvent, ...]) -> Prepared:
         """An outcome speaks of the event beside it, or of one in the journal; else it is kept as an orphan."""
         if event is None or outcome["event_id"] != event.id:
             stored = self._journal.find_now(outcome["event_id"])

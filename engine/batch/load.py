@@ -9,12 +9,9 @@ how far it came, and what it has already is not sent again. Ids make even a lost
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import struct
-import tempfile
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -29,7 +26,7 @@ from engine.batch.files import Source
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import open_source
 from engine.batch.stage import ExternalSort, row_of, time_key
-from engine.bulk import rare_collections
+from engine.bulk import rare_collections, scratch_in
 from engine.errors import MappingError
 from engine.values import Event
 
@@ -121,9 +118,9 @@ def load(
     `workdir` takes temporary files (up to the size of the events), `max_bad` is the share 0..1 of bad rows that is let
     pass, and `now_us` the clock against which a time in the future is judged.
     """
-    with rare_collections(), _scratch(workdir) as scratch, open_source(path, mapping.format, scratch, stdin) as source:
+    with rare_collections(), scratch_in(workdir) as at, open_source(path, mapping.format, Path(at), stdin) as source:
         away = Quarantine(quarantine, source.name, max_bad)
-        run = _Run(source, mapping, sink, away, scratch, now_us, progress or (lambda _: None), batch_events)
+        run = _Run(source, mapping, sink, away, Path(at), now_us, progress or (lambda _: None), batch_events)
         try:
             return run.summary(*run.write())
         except MappingError as error:
@@ -257,23 +254,3 @@ def _unpack(key: bytes, payload: bytes) -> Arrival:
     event_id, kind, time_us, fields = orjson.loads(body)
     event = Event(event_id, kind, time_us, fields, body, payload[split:end])
     return Arrival(row_of(key), line, time_us, event, outcomes)
-
-
-@contextmanager
-def _scratch(workdir: Path) -> Iterator[Path]:
-    """A folder for temporary files that is gone afterwards; those of imports that were killed go now."""
-    for old in workdir.glob(".import-*-*"):
-        if not _alive(int(old.name.split("-")[1])):
-            shutil.rmtree(old, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".import-{os.getpid()}-", dir=workdir) as name:
-        yield Path(name)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -36,9 +36,21 @@ CREATE TABLE IF NOT EXISTS pending (
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT OR IGNORE INTO meta VALUES ('next', '1');
 """
+BULK_WAL_BYTES = 64 * 1024 * 1024
+"""A bulk merge moves its write-ahead log into the file whenever it is this long."""
+_BULK = "bulk"
 _RETRY_S = 0.0003
 _LAZY_S = 0.004
 """How long a settlement may wait for an admission to share its transaction."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """SQLite's errors as ours."""
+    try:
+        yield
+    except sqlite3.Error as problem:
+        raise ProfilesUnavailable(f"profiles: {problem}") from problem
 
 
 @dataclass(slots=True)
@@ -56,6 +68,8 @@ class SqliteProfiles:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._bulk = -1
+        """Handle of the file that tells one bulk at a time."""
         self._queue: list[_Waiting] = []
         self._armed = ""
         """When the queue will be drained: "" not at all, "later" (a settlement or a busy lock), "soon" (next turn)."""
@@ -109,7 +123,8 @@ class SqliteProfiles:
 
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read without writing."""
-        found = _read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
+        with _translated():
+            found = _read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
         return {entity: EntityState(found[key].head, found[key].log) for entity, key in keys.items()}
 
     async def first(self, event_id: int, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
@@ -124,10 +139,9 @@ class SqliteProfiles:
 
     async def pending(self, before_us: int) -> Sequence[Pending]:
         """Admissions older than a time that are not settled."""
-        rows = self._db.execute(
-            "SELECT id, digest, number, since_us, body FROM pending WHERE since_us < ?", (before_us,)
-        )
-        return [Pending(*row) for row in rows]
+        sql = "SELECT id, digest, number, since_us, body FROM pending WHERE since_us < ? ORDER BY number"
+        with _translated():
+            return [Pending(*row) for row in self._db.execute(sql, (before_us,))]
 
     def merge(self, parts: Iterable[Merge], next_number: int) -> None:
         """Bulk merge, 2,000 entities a transaction; parts come sorted by key."""
@@ -139,11 +153,14 @@ class SqliteProfiles:
                 batch = []
         self._merge_batch(batch, next_number)
 
+    @_translated()
     def _merge_batch(self, batch: Sequence[Merge], next_number: int) -> None:
         with self._locked(), _transaction(self._db, self._layouts, {p.key: p.entity for p in batch}) as transaction:
             for part in batch:
                 transaction.entities[part.key].merge(part)
             transaction.number = max(transaction.number, next_number)
+        if self._wal_bytes() > BULK_WAL_BYTES:
+            self.checkpoint(BULK_WAL_BYTES)
 
     def reset(self, layouts: Mapping[str, LogLayout]) -> None:
         """Open the file without its profiles and layouts, to be rebuilt from the journal."""
@@ -153,6 +170,7 @@ class SqliteProfiles:
                 db.executescript("DELETE FROM part; DELETE FROM pending; DELETE FROM meta WHERE name <> 'next';")
         self.open(layouts)
 
+    @_translated()
     def reserve(self, count: int) -> int:
         """Take `count` admission numbers for a bulk; returns the first."""
         with self._locked():
@@ -160,20 +178,54 @@ class SqliteProfiles:
             self._db.execute("UPDATE meta SET value = ? WHERE name = 'next'", (str(first + count),))
         return int(first)
 
+    @_translated()
     def reconciled(self) -> int:
         """Sequence number of the journal up to which every record is surely in this file."""
         row = self._db.execute("SELECT value FROM meta WHERE name = 'reconciled'").fetchone()
         return int(row[0]) if row else 0
 
+    @_translated()
     def mark_reconciled(self, seq: int) -> None:
-        """Remember that every record up to `seq` is in this file."""
+        """Remember that every record up to `seq` is in this file; not while a bulk holds some back (`begin_bulk`)."""
+        sql = "INSERT OR REPLACE INTO meta SELECT 'reconciled', ? WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = ?)"
         with self._locked():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('reconciled', ?)", (str(seq),))
+            self._db.execute(sql, (str(seq), _BULK))
 
+    @_translated()
+    def begin_bulk(self) -> bool:
+        """Say that records will be journaled which are merged only later; False when another process is doing so.
+
+        If this process dies, what it said stays, and records from before it are merged again at the next start.
+        """
+        if self._bulk < 0:
+            self._bulk = os.open(f"{self._path}.bulk", os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(self._bulk, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.leave_bulk()
+                return False
+            with self._locked():
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, '')", (_BULK,))
+        return True
+
+    @_translated()
+    def end_bulk(self, seq: int) -> None:
+        """Every record up to `seq` is merged."""
+        with self._locked():
+            self._db.execute("DELETE FROM meta WHERE name = ?", (_BULK,))
+        self.mark_reconciled(seq)
+        self.leave_bulk()
+
+    def leave_bulk(self) -> None:
+        """Let another process begin one, whether this one came to its end or not."""
+        if self._bulk >= 0:
+            os.close(self._bulk)
+            self._bulk = -1
+
+    @_translated()
     def checkpoint(self, restart_over_bytes: int) -> bool:
         """Move the write-ahead log into the file; past a size start the log anew. Whether all of it was moved."""
-        wal = Path(f"{self._path}-wal")
-        if wal.exists() and wal.stat().st_size > restart_over_bytes:
+        if self._wal_bytes() > restart_over_bytes:
             with self._locked():
                 row = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         else:
@@ -181,11 +233,16 @@ class SqliteProfiles:
         busy, total, moved = row
         return bool(not busy and total == moved)
 
+    def _wal_bytes(self) -> int:
+        wal = Path(f"{self._path}-wal")
+        return wal.stat().st_size if wal.exists() else 0
+
     async def close(self) -> None:
         """Finish what is queued, then release the file."""
         while self._queue:
             await asyncio.sleep(_RETRY_S)
         self._db.close()
+        self.leave_bulk()
         os.close(self._lock)
 
     def _put(
@@ -218,9 +275,9 @@ class SqliteProfiles:
         waiting, self._queue, self._armed = self._queue, [], ""
         try:
             answers = self._run(waiting)
-        except sqlite3.Error as problem:
-            failure = ProfilesUnavailable(f"profiles: {problem}")
-            answers = [failure] * len(waiting)
+        except Exception as problem:  # Whatever it is, those who wait must hear of it.
+            lost = ProfilesUnavailable(f"profiles: {problem}") if isinstance(problem, sqlite3.Error) else problem
+            answers = [lost] * len(waiting)
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
         for item, answer in zip(waiting, answers, strict=True):
@@ -275,14 +332,11 @@ class _Transaction:
         known = self._remember(request)
         number = known or self.number
         states: dict[str, EntityState] = {}
-        first = number
+        first = last = number
         for entry in request.entries:
             states[entry.entity], at = self.entities[entry.key].append(entry, number)
-            first = min(first, at)
-        if first == self.number:
-            self.number += 1
-        elif not known:
-            self.settled.append(request.id)
+            first, last = min(first, at), max(last, at)
+        self.number = max(self.number, last + 1)
         for change in request.changes:
             self.entities[change.key].apply(change)
         return Admission(first, states, fresh=not known and first == number)
