@@ -24,14 +24,13 @@ TEMPLATE = Path(__file__).parent / "template"
     "--force", is_flag=True, help="Write into a folder that is not empty; files of the same name are replaced."
 )
 def command(folder: Path, force: bool) -> None:
-    """Write a folder to start from.
+    """Write a folder to start from: policy, model, mapping, settings.
 
-    It holds a commented policy with rules, a small model, a mapping for imports, settings, examples, and a README that
-    explains them.
+    The policy is commented, its rules are those of a payments analyst. Examples to try and a README are there too.
     """
     if folder.is_dir() and any(folder.iterdir()) and not force:
         raise Ended(f"{folder} is not empty; name a new folder, or write into this one with --force", BAD_INPUT)
-    shutil.copytree(TEMPLATE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    shutil.copytree(TEMPLATE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.py"))
     click.echo(f"{folder} is ready; its README.md explains what is in it. Next:\n")
     if folder.resolve() != Path.cwd():
         click.echo(f"  cd {shlex.quote(str(folder))}")

@@ -1,0 +1,101 @@
+"""`arbiter train` on a small simulated shop: from files and from the journal, with and without a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.cli.train import next_version
+from engine.scoring.model import load_model
+from engine.simulator import Simulation, SimulatorConfig, write
+
+CONFIG = """\
+name: small
+version: "7"
+event_kind: payment
+features: [txn.amount_base, user.payments_1h, user.account_age_days, card.payments_1h, device.cards_24h]
+window: 2026-06-03T00:00Z/2026-06-20T00:00Z
+test: 2026-06-30T00:00Z/2026-07-05T00:00Z
+delay_days: 10
+booster: {rounds: 10, max_depth: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty days of a small shop with much fraud."""
+    made = tmp_path_factory.mktemp("history")
+    config = SimulatorConfig(days=40, shoppers=400, payments_per_day=40, fraud_share=0.08, browsing=0)
+    write(Simulation(config, seed=5), made)
+    return made
+
+
+def test_a_configuration_is_followed(call, folder, history):
+    """The model of the configuration is written, loads, and serves after the line that is printed."""
+    Path("small.yaml").write_text(CONFIG)
+    done = call("train", "small.yaml", "--from", history, "--folder", folder, "--mature-after", "10d")
+    assert done.exit_code == 0, done.output
+    assert "tested on 2026-06-30T00:00:00Z/2026-07-05T00:00:00Z" in done.stdout
+    assert {"auc", "average precision", "log loss"} <= {
+        line.strip().rpartition("  ")[0].strip() for line in done.stdout.splitlines()
+    }
+    assert "  models: {payment: small/7}" in done.stdout
+    model = load_model(folder / "models" / "small" / "7")
+    assert model.features[:2] == ("txn.amount_base", "user.payments_1h")
+    assert model.manifest.test is not None
+    policy = folder / "rules" / "policy.yaml"
+    policy.write_text(policy.read_text() + "models: {payment: small/7}\n")
+    assert "1 models" in call("rules", "check", "--folder", folder).stdout
+    again = call("train", "small.yaml", "--from", history, "--folder", folder)
+    assert again.exit_code == 2
+    assert "small/7 exists" in again.stderr
+
+
+def test_the_journal_gives_the_same_model(call, folder, history):
+    """Learnt from an imported history, the model has the very bytes of the one learnt from its files."""
+    Path("small.yaml").write_text(CONFIG)
+    call("train", "small.yaml", "--from", history, "--folder", folder, "--version", "files", "--mature-after", "10d")
+    for kind in ("events", "outcomes"):
+        assert call("import", history / f"{kind}.jsonl", "--kind", kind, "--folder", folder).exit_code == 0
+    done = call("train", "small.yaml", "--folder", folder, "--version", "journal", "--mature-after", "10d")
+    assert done.exit_code == 0, done.output
+    models = folder / "models" / "small"
+    for name in ("model.onnx", "parity.csv"):
+        assert (models / "files" / name).read_bytes() == (models / "journal" / name).read_bytes()
+
+
+def test_without_a_configuration(call, folder, history):
+    """Every numeric feature is learnt from, windows are planned, and versions count up."""
+    done = call("train", "--from", history, "--folder", folder, "--mature-after", "5d")
+    assert done.exit_code == 0, done.output
+    features = load_model(folder / "models" / "payment" / "1").features
+    assert {"user.spend_24h", "device.cards_24h", "txn.amount_base", "event.local_hour"} <= set(features)
+    assert next_version(folder / "models" / "payment") == "2"
+
+
+def test_young_labels_are_told(call, folder, history):
+    """A cut-off before the window's last payments are mature is remarked upon."""
+    Path("small.yaml").write_text(CONFIG.replace("delay_days: 10", "delay_days: 4"))
+    done = call("train", "small.yaml", "--from", history, "--folder", folder, "--mature-after", "10d")
+    assert done.exit_code == 0, done.output
+    assert "labels of the last 6 days before 2026-06-20T00:00:00Z are not mature at the cut-off" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ([], 3, "there is no history in"),
+        (["--from", "HISTORY"], 3, "200 days are needed"),
+        (["--from", "HISTORY", "--mature-after", "soon"], 2, "is not a time such as 45d"),
+        (["bad.yaml", "--from", "HISTORY"], 2, "bad.yaml:1:1"),
+        (["unknown.yaml", "--from", "HISTORY"], 3, "no feature or numeric field of an event: user.nosuch"),
+    ],
+)
+def test_what_stands_against_it(call, folder, history, words, code, told):
+    """A history that is missing or too short, and a configuration that can't be, are told."""
+    Path("bad.yaml").write_text("nam: small\n")
+    Path("unknown.yaml").write_text(CONFIG.replace("card.payments_1h", "user.nosuch"))
+    done = call("train", *(history if word == "HISTORY" else word for word in words), "--folder", folder)
+    assert done.exit_code == code, done.output
+    assert told in " ".join(done.stderr.split())
