@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from engine.bulk import replay
@@ -60,13 +60,16 @@ async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, 
         await journal.close()
 
 
-def rebuild(settings: Settings) -> int:
-    """Derive every profile anew from the journal; returns how many records were read. No server may run."""
+def rebuild(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> int:
+    """Derive every profile anew from the journal; returns how many records were read. No server may run.
+
+    `progress` is called now and then with the records read so far.
+    """
     profiles, journal = open_stores(settings)
     program = open_program(settings, with_models=False)
     journal.open()
     profiles.reset(program.layouts)
-    return replay(journal, profiles, program, 0, settings.state)
+    return replay(journal, profiles, program, 0, settings.state, progress)
 
 
 def _now_us() -> int:

@@ -9,6 +9,7 @@ import click
 
 from engine.bootstrap import rebuild
 from engine.cli.options import arbiter_command, place_options, settings_of
+from engine.cli.screen import Meter
 
 
 @arbiter_command("rebuild", """
@@ -23,4 +24,6 @@ def command(folder: Path, **flags: Any) -> None:
     first. What was decided is not touched.
     """
     settings = settings_of(folder, flags)
-    click.echo(f"profiles rebuilt from {rebuild(settings):,} journal records in {settings.state}")
+    with Meter("rebuilding profiles") as meter:
+        count = rebuild(settings, lambda read: meter(None, f"{read:,} records"))
+    click.echo(f"profiles rebuilt from {count:,} journal records in {settings.state}")
