@@ -51,7 +51,8 @@ async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, 
     program = open_program(settings, with_models=False)
     profiles.open(program.layouts)
     journal.open()
-    keeper = Keeper(program, profiles, journal, settings.state, sinks)
+    renew = partial(open_program, settings, with_models=False)
+    keeper = Keeper(program, profiles, journal, settings.state, sinks, renew)
     keeper.recover()
     try:
         await keeper.run()

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 import structlog
 
-from engine.bulk import replay
-from engine.errors import ArbiterError, Unavailable
-from engine.intake import event_from_body
+from engine.bulk import entries_of, replay
+from engine.errors import ArbiterError, BodyConflict, Unavailable
 from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Admit, Pending
 from engine.program import Program
-from engine.projection import stored_changes
-from engine.records import event_of, event_record
+from engine.projection import changes_about, stored_changes
+from engine.records import attempt_record, event_of, settle_record
 from engine.values import Record, Stored
 
 CHECKPOINT_S = 0.5
@@ -29,6 +28,7 @@ RECONCILE_S = 60.0
 UNDECIDED_AFTER_US = 60 * 1_000_000
 """An admission without a record for so long was given up: its caller's deadline has passed."""
 OUTBOX_S = 0.5
+CHANGES_AT_ONCE = 500
 FIRST_RETRY_US = 2_000_000
 LAST_RETRY_US = 3_600_000_000
 
@@ -45,11 +45,13 @@ class Keeper:
 
     def __init__(
         self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path,
-        sinks: Mapping[str, Sink],
+        sinks: Mapping[str, Sink], load: Callable[[], Program] | None = None,
     ) -> None:  # fmt: skip
+        """`load` gives the program that the policy's folder holds now; without it the first one stays."""
         self._program, self._profiles, self._journal = program, profiles, journal
-        self._folder, self._sinks = folder, sinks
-        self._scanned = 0
+        self._folder, self._sinks, self._load = folder, sinks, load
+        self._applied = 0
+        """Outcomes and standings up to this record are surely in the profiles."""
         self._log = structlog.get_logger()
 
     async def run(self) -> None:
@@ -71,13 +73,25 @@ class Keeper:
     async def checkpoint(self) -> None:
         """Move both write-ahead logs on; then all that the journal held before is safe in the profiles' file too."""
         seq = self._journal.last_seq()
+        await self._apply(seq)
         self._journal.checkpoint(RESTART_OVER_BYTES)
         if self._profiles.checkpoint(RESTART_OVER_BYTES):
             self._profiles.mark_reconciled(seq)
 
     def recover(self) -> int:
         """At the start: bring in the records that profiles may have lost with the power; returns how many were read."""
-        return replay(self._journal, self._profiles, self._program, self._profiles.reconciled(), self._folder)
+        seq = self._journal.last_seq()
+        count = replay(self._journal, self._profiles, self._program, self._profiles.reconciled(), self._folder)
+        self._applied = seq
+        return count
+
+    async def _apply(self, seq: int) -> None:
+        """Apply outcomes and standings whose worker may have died after their commit: nothing pending tells of them."""
+        after = self._applied or self._profiles.reconciled()
+        changes = [c for s in self._journal.read(after, ("outcome", "risk")) for c in stored_changes(s.record.public)]
+        for at in range(0, len(changes), CHANGES_AT_ONCE):
+            await self._profiles.settle(changes[at : at + CHANGES_AT_ONCE])
+        self._applied = seq
 
     async def reconcile(self, now_us: int = 0) -> int:
         """Settle admissions that nobody settled, and admit records that were decided without profiles."""
@@ -86,28 +100,39 @@ class Keeper:
         for pending in await self._profiles.pending(before_us):
             await self._settle(pending)
             count += 1
-        for stored in self._journal.unadmitted(self._scanned, before_us):
+        unadmitted = self._journal.unadmitted(before_us)
+        if unadmitted:
+            self._renew()
+        for stored in unadmitted:
             await self._admit(stored)
-            self._scanned = stored.seq
             count += 1
         return count
 
+    def _renew(self) -> None:
+        """Take the policy as it is now: rates, above all, may be newer than the keeper."""
+        try:
+            self._program = self._load() if self._load else self._program
+        except ArbiterError as problem:
+            self._log.warning("policy refused, the keeper goes on with the one before", reason=str(problem))
+
     async def _settle(self, pending: Pending) -> None:
         """Give a pending admission its record if it has none, then apply what the record holds."""
-        stored = await self._journal.find(pending.id)
+        stored: Stored | BodyConflict | None = await self._journal.find(pending.id)
         if stored is None:
-            event = event_from_body(pending.body)
-            record = event_record("undecided", event, pending.number, {"changes": []})
-            stored = self._journal.load([record])[0]  # type: ignore[assignment]
+            stored = self._journal.load([attempt_record(pending.body, pending.number)])[0]
         if isinstance(stored, Stored):
-            await self._profiles.settle(stored_changes(stored.record.public), [pending.id])
+            changes = stored_changes(stored.record.public)
+            number = await self._profiles.settle(changes)
+            if changes and stored.record.kind != "undecided":
+                self._journal.load([settle_record(event_of(stored.record), number)])
+        await self._profiles.settle((), [pending.id])
 
     async def _admit(self, stored: Stored) -> None:
         """Admit late what was decided while profiles were down; the number is journaled for rebuilds."""
         event = event_of(stored.record)
-        case = self._program.open(event, event.time_us)
-        changes = tuple(stored_changes(stored.record.public))
-        admission = await self._profiles.admit(Admit(event.id, event.digest, event.body, case.entries, changes), None)
+        changes = tuple(changes_about(stored, await self._journal.of_payment(stored.record.payment_id)))
+        request = Admit(event.id, event.digest, event.body, entries_of(self._program, stored), changes)
+        admission = await self._profiles.admit(request, None)
         body = orjson.dumps({"number": admission.number})
         record = Record("admitted", event.id, b"", event.time_us, "", body, b"", admission.number)
         self._journal.load([record])

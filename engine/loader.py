@@ -66,6 +66,12 @@ def _load_models(settings: Settings, features: FeatureSet, folder: Path) -> dict
             raise ModelError(
                 f"model {name} wants {', '.join(foreign)}, which the policy's features do not define as numbers"
             )
+        learnt, used = model.manifest.definitions_digest, features.digest_of(model.features)
+        if learnt and learnt != used:
+            raise ModelError(
+                f"model {name} was trained on features that meant something else (definitions {learnt}, here {used}); "
+                "train it again, or bring the definitions back"
+            )
         if model.event_kind != kind:
             raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
         models[kind] = model

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
-import orjson
-
-from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Violation
+from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Unavailable, Violation
 from engine.journal.journal import Journal
 from engine.policy.combine import Source, Verdict
 from engine.policy.signals import PatternMatcher
@@ -29,12 +27,13 @@ from engine.projection import (
     speaks_of,
     standing_changes,
 )
-from engine.records import decision_of, event_of, event_record, receipt_of
+from engine.records import attempt_body, decision_of, event_of, event_record, receipt_of, settle_record
 from engine.standing import begin, next_risk, notices
 from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, RuleHit, Stored, UserRisk
 
 ANSWER_RESERVE_S = 0.006
-"""What is kept of a caller's deadline for the commit and the way back."""
+ANSWER_SHARE = 0.2
+"""What is kept of a caller's deadline for the commit and the way back: a share of what is left, or at least so much."""
 
 
 class Clock(Protocol):
@@ -149,11 +148,12 @@ class Pipeline:
     ) -> Admission:
         """One round trip to the profiles. When they are late or down, the decision goes on without them."""
         entries, event = case.entries, case.event
-        limit = deadline - ANSWER_RESERVE_S if deadline is not None else None
+        limit = _latest(deadline)
         try:
             if dry_run:
                 return Admission(0, await self._profiles.peek({e.entity: e.key for e in entries}), True)
-            request = Admit(event.id, event.digest, event.body, entries, tuple(changes))
+            pending = attempt_body(event, pack_changes(changes), late=case.late)
+            request = Admit(event.id, event.digest, pending, entries, tuple(changes))
             return await self._profiles.admit(request, limit)
         except ProfilesUnavailable:
             case.degraded.append("profiles")
@@ -163,9 +163,9 @@ class Pipeline:
         histories = case.program.histories(case) if case.step_flags else []
         if not histories:
             return ()
-        left = None
-        if deadline is not None:
-            left = max(0.0, min(0.02, deadline - ANSWER_RESERVE_S - asyncio.get_running_loop().time()))
+        left, limit = None, _latest(deadline)
+        if limit is not None:
+            left = max(0.0, min(0.02, limit - asyncio.get_running_loop().time()))
         try:
             return tuple(sorted(await matcher.match(histories, left)))
         except PatternsUnavailable:
@@ -241,17 +241,24 @@ class Pipeline:
 
     async def _settle_changes(self, event: Event, changes: Sequence[Change]) -> None:
         try:
-            number = await self._profiles.settle(changes, [event.id])
-        except ProfilesUnavailable:
-            return  # the pending entry stays; the reconciler applies the record's changes
-        body = orjson.dumps({"number": number})
-        payment = event.fields.get("payment.id", "")
-        await self._journal.append(Record("settle", event.id, b"", event.time_us, payment, body, b"", number))
+            number = await self._profiles.settle(changes)
+            await self._journal.append(settle_record(event, number))
+        except Unavailable:
+            return  # the pending entry stays, and the reconciler does all of it again
+        self._profiles.settle_soon([event.id])
 
     def _observe(self, *moments: float) -> None:
         names = ("open", "admission", "features", "score", "signals", "rules")
         for name, start, end in zip(names, moments[:-1], moments[1:], strict=True):
             self._recorder.observe(name, end - start)
+
+
+def _latest(deadline: float | None) -> float | None:
+    """Until when a source may take its time, on the loop's clock."""
+    if deadline is None:
+        return None
+    left_s = deadline - asyncio.get_running_loop().time()
+    return deadline - max(ANSWER_RESERVE_S, ANSWER_SHARE * left_s)
 
 
 def _user(case: Case) -> EntityEvent | None:

@@ -16,7 +16,7 @@ from engine.profiles.store import Change
 from engine.program import Program
 from engine.schema import DISPOSITIONS
 from engine.standing import MEASURE, RISK, lasting, measure_name, pack_risk
-from engine.values import Action, Decision, EntityEvent, Event, Tier, UserRisk
+from engine.values import Action, Decision, EntityEvent, Event, Stored, Tier, UserRisk
 
 _RESULTS: Mapping[tuple[str, str], str] = {
     ("payment_result", "approved"): "approved",
@@ -103,6 +103,13 @@ def outcome_changes(
 def stored_changes(public: bytes) -> Sequence[Change]:
     """Changes that a record itself holds, as `pack_changes` wrote them."""
     return [Change(entity, bytes.fromhex(key), *rest) for entity, key, *rest in orjson.loads(public).get("changes", ())]
+
+
+def changes_about(stored: Stored, of_payment: Iterable[Stored]) -> list[Change]:
+    """All changes of a record's event: its own, and what later records of its payment made of it."""
+    own, event_id = stored_changes(stored.record.public), hash64(stored.record.id)
+    later = [change for s in of_payment if s.seq > stored.seq for change in stored_changes(s.record.public)]
+    return [*own, *(change for change in later if change.id == event_id)]
 
 
 def pack_changes(changes: Iterable[Change]) -> list[list[Any]]:

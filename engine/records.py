@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from engine.errors import NotFound
-from engine.intake import event_from_fields
+from engine.intake import event_from_body, event_from_fields
 from engine.schema import PERSONAL
 from engine.values import (
     Action,
@@ -46,6 +46,27 @@ def event_record(
     apart = orjson.dumps(personal) if personal else b""
     payment = public.get("payment.id", "")
     return Record(kind, event.id, event.digest, event.time_us, payment, body, apart, number, notices, known_us)
+
+
+def attempt_body(event: Event, changes: Sequence[Any], *, late: bool) -> bytes:
+    """What an admission leaves with the profiles, so that it can be journaled if no decision follows."""
+    if not late and not changes:
+        return event.body
+    return event.body + b"\n" + orjson.dumps({"late": late, "changes": changes})
+
+
+def attempt_record(body: bytes, number: int) -> Record:
+    """The record of an admission that was given up; it holds the verdict and the changes that were applied with it."""
+    event, _, extra = body.partition(b"\n")
+    return event_record(
+        "undecided", event_from_body(event), number, orjson.loads(extra) if extra else {"late": False, "changes": []}
+    )
+
+
+def settle_record(event: Event, number: int) -> Record:
+    """The number under which the changes of an event's record were applied."""
+    body = orjson.dumps({"number": number})
+    return Record("settle", event.id, b"", event.time_us, event.fields.get("payment.id", ""), body, b"", number)
 
 
 def event_of(record: Record) -> Event:

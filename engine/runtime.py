@@ -12,12 +12,13 @@ from typing import Any
 import orjson
 import structlog
 
-from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError
+from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError, Unavailable
 from engine.journal.sqlite import SqliteJournal
 from engine.loader import policy_files
-from engine.pipeline import Clock, Live, Pipeline, Recorder
+from engine.pipeline import ANSWER_RESERVE_S, Clock, Live, Pipeline, Recorder
 from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
+from engine.profiles.store import Change
 from engine.program import Case, Program
 from engine.projection import outcome_changes, pack_changes, standing_changes
 from engine.records import decision_of, event_of, outcome_digest, outcome_record, receipt_of
@@ -141,7 +142,7 @@ class Runtime:
         record = outcome_record(outcome, digest, known_us, pack_changes(changes), orphan=target is None)
         stored = await self.journal.append(record)
         if changes:
-            await self.profiles.settle(changes)
+            await self._settle(changes, deadline)
         return receipt_of(stored, new=stored.record is record)
 
     async def assess_user(self, user_id: str, *, dry_run: bool = False, deadline: float | None = None) -> Assessment:
@@ -156,7 +157,7 @@ class Runtime:
         if risk is not None:
             risk = next_risk(risk, sources, now_us, program.policy.settings.hold_us, program.digest)
             if risk != case.risk and not dry_run:
-                await self._new_standing(case, standing_changes(case.entries[0], risk, case.risk, None))
+                await self._new_standing(case, standing_changes(case.entries[0], risk, case.risk, None), deadline)
         if risk is None:
             raise NotFound(f"user {user_id!r}: this policy keeps no user profiles")
         reasons = tuple(source.reason for source in sources)
@@ -195,11 +196,17 @@ class Runtime:
                 "and run `arbiter rebuild`, which derives the profiles anew from the journal"
             )
 
-    async def _new_standing(self, case: Case, changes: list[Any]) -> None:
+    async def _settle(self, changes: list[Change], deadline: float | None) -> None:
+        """Apply what the journal holds; if profiles are late or down the caller need not wait, the keeper does it."""
+        left_s = None if deadline is None else deadline - asyncio.get_running_loop().time() - ANSWER_RESERVE_S
+        with contextlib.suppress(TimeoutError, Unavailable):
+            await asyncio.wait_for(self.profiles.settle(changes), left_s)
+
+    async def _new_standing(self, case: Case, changes: list[Change], deadline: float | None) -> None:
         body = orjson.dumps({"changes": pack_changes(changes)})
         event = case.event
         await self.journal.append(Record("risk", case.entries[0].key.hex(), b"", event.time_us, "", body, b"", 0))
-        await self.profiles.settle(changes)
+        await self._settle(changes, deadline)
 
     def _signature(self) -> tuple[tuple[str, int, int], ...]:
         """Names, times and sizes of the policy's files: what changes when somebody saves one."""

@@ -110,7 +110,7 @@ def _wanted(
         raise Ended(
             f"{wanted.name}/{named} exists, and a version is never changed; name another with --version", BAD_INPUT
         )
-    return replace(wanted, version=named, definitions_digest=program.feature_set.digest)
+    return replace(wanted, version=named, definitions_digest=program.feature_set.digest_of(wanted.features))
 
 
 def next_version(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +42,13 @@ class Aggregate:
     unit: str
     meaning: str
 
+    def definition(self, keep: int) -> tuple[object, ...]:
+        """All that its value depends on; `keep`: how many events its log counts."""
+        return (
+            self.entity, self.measure, self.filter.name, self.of, self.window_us, self.offset_us, self.include_current,
+            self.dispositions, self.outcomes, self.default, keep,
+        )  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Derived:
@@ -69,6 +77,20 @@ class FeatureSet:
     def names(self) -> tuple[str, ...]:
         """Every feature, in the order of computation."""
         return (*(a.name for a in self.aggregates), *(d.name for d in self.derived))
+
+    def digest_of(self, names: Iterable[str]) -> str:
+        """Digest of what these features mean, with all that they are derived from; a remark or another unit is none."""
+        meanings: dict[str, object] = {a.name: a.definition(self.keep.get(a.entity, 0)) for a in self.aggregates}
+        derived = {d.name: d for d in self.derived}
+        waiting, used = set(names), set[str]()
+        while waiting - used:
+            name = min(waiting - used)
+            used.add(name)
+            if name in derived:
+                meanings[name] = derived[name].expression
+                waiting |= derived[name].needs
+        text = repr([(name, meanings.get(name)) for name in sorted(used)])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def types(self) -> dict[str, str]:

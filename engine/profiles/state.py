@@ -14,10 +14,14 @@ import orjson
 
 from engine.eventlog import ATTEMPT, ID, LogLayout, droppable
 from engine.profiles.store import Change, Merge
+from engine.schema import DISPOSITIONS
 from engine.values import EntityEvent, EntityState
 
 CHUNK_ROWS = 32
 """Rows of a chunk: a full one is never rewritten, the tail costs at most this much (docs/adr/0002)."""
+_WAY = ("pending", "abandoned", "declined_by_us", "challenge_failed", "declined_by_issuer", "approved")
+_RANK = tuple(_WAY.index(word) for word in DISPOSITIONS)
+"""Code of a disposition → how far on a payment's way it is. The farthest stays, in whatever order they arrive."""
 
 
 @dataclass(slots=True)
@@ -62,8 +66,8 @@ class Entity:
         elif change.kind == "outcome":
             self._add_outcome([change.id, change.name, change.time_us, change.value])
         elif change.kind == "disposition":
-            self._set_byte(change.id, self.layout.disposition_at, change.value)
-        elif change.kind == "flag":
+            self._set_disposition(change.id, change.value)
+        elif change.kind == "flag" and self._counts(change.id):
             self._set_byte(change.id, self.layout.disposition_at + 1 + change.value, 1)
 
     def merge(self, part: Merge) -> None:
@@ -139,6 +143,18 @@ class Entity:
         outcomes = self.head.get("out", [])
         if all(known[:2] != outcome[:2] for known in outcomes):
             self._set_head({**self.head, "out": sorted([*outcomes, outcome])})
+
+    def _set_disposition(self, event_id: int, code: int) -> None:
+        at, log = self.layout.position(self.log, ID, event_id), self.log
+        if at >= 0 and _RANK[code] > _RANK[log[at * self.layout.size + self.layout.disposition_at]]:
+            self._set_byte(event_id, self.layout.disposition_at, code)
+
+    def _counts(self, event_id: int) -> bool:
+        """Whether a row is the first of its attempt; one that is not sets no flags, whenever they are told."""
+        log, size = self.log, self.layout.size
+        at = self.layout.position(log, ID, event_id)
+        attempt = int.from_bytes(log[at * size + 8 * ATTEMPT :][:8], "little", signed=True) if at >= 0 else 0
+        return at >= 0 and (not attempt or self.layout.position(log, ATTEMPT, attempt) == at)
 
     def _set_byte(self, event_id: int, offset: int, value: int) -> None:
         for number, chunk in self.chunks.items():

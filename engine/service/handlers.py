@@ -120,8 +120,7 @@ class Methods:
     async def get_decision(self, body: bytes, deadline: float) -> bytes:
         """See `GetDecision` in the protos."""
         event_id = convert.required_id(convert.parse(_GET_DECISION, body).id, "id")
-        async with asyncio.timeout_at(deadline):
-            return convert.decision_bytes(await self._engine.get_decision(event_id))
+        return convert.decision_bytes(await self._engine.get_decision(event_id))
 
 
 class Boundary:
@@ -144,7 +143,9 @@ class Boundary:
             began = perf_counter()
             metrics.in_flight += 1
             try:
-                reply = await method(body, admit(body, context))
+                deadline = admit(body, context)
+                async with asyncio.timeout_at(deadline):
+                    reply = await method(body, deadline)
                 metrics.count("requests", method=name, code="OK")
                 return reply
             except asyncio.CancelledError:
