@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from random import Random
 
 from engine.simulator.aftermath import fulfil, settle
-from engine.simulator.people import Part, Shopper
-from engine.simulator.world import PRICE_LEVELS, Basket, Purchase, Visit, World
+from engine.simulator.people import Part
+from engine.simulator.world import PRICE_LEVELS, Basket, Purchase, Visit
 
 _CODES = ("51", "05", "54", "14", "61", "62")
 _AVS = ("match", "partial", "mismatch", "unavailable")
@@ -40,18 +40,19 @@ def total_minor(basket: Basket, currency: str, off: float = 0.0) -> int:
 
 
 def pay(
-    world: World, rng: Random, visit: Visit, basket: Basket, card: Part | None, address: Part,
-    issuer: Issuer = GENUINE, *, billing: Part | None = None, email: Part | None = None,
-    coupon: tuple[str, float] | None = None, payment_id: str | None = None, oddities: tuple[str, ...] = (),
+    visit: Visit, basket: Basket, card: Part | None, address: Part, issuer: Issuer = GENUINE, *,
+    billing: Part | None = None, email: Part | None = None, coupon: tuple[str, float] | None = None,
+    payment_id: str | None = None, oddities: tuple[str, ...] = (),
 ) -> Generator[float, None, Purchase | None]:  # fmt: skip
     """Ask for a payment and wait for the issuer; returns the purchase when it was approved.
 
     `coupon` is a code and the share it takes off. A second try with another card keeps its `payment_id`.
     """
-    shopper = visit.shopper
+    world, rng, shopper = visit.world, visit.rng, visit.shopper
     off = coupon[1] if coupon else 0.0
+    method = "transfer" if card is None else "wallet" if rng.random() < 0.12 else "card"
     parts: Part = {
-        "payment": {"id": payment_id or world.payment_id(), "method": _method(rng, card)},
+        "payment": {"id": payment_id or world.payment_id(), "method": method},
         "txn": {"amount_minor": total_minor(basket, shopper.currency, off), "currency": shopper.currency},
         "merchant": {"id": basket[0][0].seller},
         "email": email or shopper.email,
@@ -59,23 +60,29 @@ def pay(
     }
     if card is not None:
         parts["card"] = card
-    more: Part = {"basket": _lines(basket), "phone": shopper.phone, "billing": billing or _billing(shopper)}
+    more: Part = {"basket": _lines(basket), "phone": shopper.phone, "billing": billing or billed_to(shopper.address)}
     if coupon:
-        more["coupon"] = {"code": coupon[0], "value_base": round(off * total_minor(basket, "EUR") / 100, 2)}
-    event_id = world.emit("payment", visit.head, geo=visit.geo, **parts, **more)
-    purchase = Purchase(event_id, parts["payment"]["id"], shopper, visit.head, parts, basket, visit.intent)
+        more["coupon"] = coupon_part(coupon, basket)
+    event_id = visit.emit("payment", **parts, **more)
+    later = {name: part for name, part in parts.items() if name != "address"}
+    purchase = Purchase(visit, event_id, later, address, basket)
     world.tell(purchase, (*visit.oddities, *oddities))
     yield rng.uniform(0.6, 4.0)
-    result = answer(rng, issuer, card)
+    result = _answer(rng, issuer, card)
     world.emit("payment_result", visit.head, **parts, result=result)
     if result["status"] == "declined":
         return None
-    world.timeline.start(fulfil(world, rng, purchase), rng.expovariate(1 / 900))
-    settle(world, rng, purchase)
+    world.timeline.start(fulfil(purchase), rng.expovariate(1 / 900))
+    settle(purchase)
     return purchase
 
 
-def answer(rng: Random, issuer: Issuer, card: Part | None) -> Part:
+def coupon_part(coupon: tuple[str, float], basket: Basket) -> Part:
+    """The `coupon` part: a code, and what it takes off the basket in EUR."""
+    return {"code": coupon[0], "value_base": round(coupon[1] * total_minor(basket, "EUR") / 100, 2)}
+
+
+def _answer(rng: Random, issuer: Issuer, card: Part | None) -> Part:
     """The issuer's `result`; a transfer has no issuer and always comes in."""
     if card is None:
         return {"status": "approved", "code": "00"}
@@ -90,12 +97,6 @@ def answer(rng: Random, issuer: Issuer, card: Part | None) -> Part:
     }
 
 
-def _method(rng: Random, card: Part | None) -> str:
-    if card is None:
-        return "transfer"
-    return "wallet" if rng.random() < 0.12 else "card"
-
-
 def _lines(basket: Basket) -> Part:
     return {
         "items": [item.id for item, _ in basket],
@@ -104,5 +105,6 @@ def _lines(basket: Basket) -> Part:
     }
 
 
-def _billing(shopper: Shopper) -> Part:
-    return {"country": shopper.address["country"], "postcode": shopper.address["postcode"]}
+def billed_to(address: Part) -> Part:
+    """The `billing` part for a card holder's address."""
+    return {"country": address["country"], "postcode": address["postcode"]}

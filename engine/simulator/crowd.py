@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.simulator.people import form_habits, join_household
-from engine.simulator.shopping import life, session
-from engine.simulator.timeline import DAY_S, DAY_US, Script, seconds_until
+from engine.simulator.shopping import life, session, usual_hour_s
+from engine.simulator.timeline import DAY_S, DAY_US, Script
 from engine.simulator.world import World
 
 _JOINING = 0.2
@@ -68,10 +68,7 @@ def strangers(world: World) -> Script:
         shopper.oddities |= {"stranger"}
         wanted = world.catalogue.sellable(rng) if rng.random() < 0.35 else None
         article = wanted or world.catalogue.liked(rng, shopper.tastes)
-        day = int(world.now_us / DAY_US) + 1
-        hour = rng.gauss(shopper.peak_hour, shopper.spread_hours) % 24
-        wait_s = seconds_until(world.now_us, day, hour, shopper.place.zone)
-        world.timeline.start(session(world, shopper, article), wait_s)
+        world.timeline.start(session(world, shopper, article), usual_hour_s(world, shopper, 1))
 
 
 def _offices(world: World) -> int:

@@ -8,10 +8,10 @@ from random import Random
 
 from engine.simulator import people, places
 from engine.simulator.catalogue import Item
-from engine.simulator.checkout import pay
+from engine.simulator.checkout import coupon_part, pay
 from engine.simulator.people import Part, Shopper
 from engine.simulator.timeline import DAY_S, DAY_US, HOUR_S, Script, seconds_until, stamp, zone_offset_s
-from engine.simulator.world import Basket, Visit, World, make_visit
+from engine.simulator.world import Basket, Visit, Whereabouts, World, make_visit
 
 _SLOTS = ("home_top", "home_row", "item_similar", "cart_row")
 _BOREDOM_DAYS = 260.0
@@ -23,19 +23,17 @@ _COUPONS = (("SPRING5", 0.05), ("THANKS15", 0.15), ("APP10", 0.10))
 def life(world: World, shopper: Shopper) -> Script:
     """Sessions at the shopper's rhythm until they lose interest or the period ends."""
     rng = world.rng
-    yield from _next_session(world, shopper, first=True)
+    yield usual_hour_s(world, shopper, 0)
     leaves_us = world.now_us + rng.expovariate(1 / _BOREDOM_DAYS) * DAY_US
     while world.open and world.now_us < leaves_us:
         yield from session(world, shopper)
-        yield from _next_session(world, shopper)
+        yield usual_hour_s(world, shopper, rng.gammavariate(1.6, shopper.gap_days / 1.6))
 
 
-def _next_session(world: World, shopper: Shopper, *, first: bool = False) -> Script:
-    rng = world.rng
-    gap = 0.0 if first else rng.gammavariate(1.6, shopper.gap_days / 1.6)
-    hour = rng.gauss(shopper.peak_hour, shopper.spread_hours) % 24
-    day = int(world.now_us / DAY_US + gap)
-    yield seconds_until(world.now_us, day, hour, shopper.place.zone)
+def usual_hour_s(world: World, shopper: Shopper, in_days: float) -> float:
+    """Seconds until the shopper, by habit, comes on a day that is `in_days` ahead."""
+    hour = world.rng.gauss(shopper.peak_hour, shopper.spread_hours) % 24
+    return seconds_until(world.now_us, int(world.now_us / DAY_US + in_days), hour, shopper.place.zone)
 
 
 def session(world: World, shopper: Shopper, wanted: Item | None = None, *, sale: bool = False) -> Script:
@@ -43,23 +41,24 @@ def session(world: World, shopper: Shopper, wanted: Item | None = None, *, sale:
     rng = world.rng
     world.meet(shopper)
     if shopper.user is not None and shopper.known and rng.random() < 0.02:
-        yield from _incident(world, rng, shopper)
-    visit = arrive(world, rng, shopper)
+        yield from _incident(world, shopper)
+    visit = arrive(world, shopper)
     if sale:
         visit.oddities += ("flash_sale",)
-    yield from sign_in(world, rng, visit)
-    seen = yield from browse(world, rng, visit, rng.expovariate(1 / (3.2 * world.config.browsing + 1e-9)))
+    yield from sign_in(visit)
+    seen = yield from browse(visit, rng.expovariate(1 / (3.2 * world.config.browsing + 1e-9)))
     if rng.random() < (0.7 if wanted else shopper.buys):
-        yield from _buy(world, rng, visit, seen, wanted)
+        yield from _buy(visit, seen, wanted)
         if rng.random() < 0.07:
             # something was forgotten
             yield rng.expovariate(1 / 1_500)
             visit.oddities += ("bought_again",)
-            yield from _buy(world, rng, visit, [], None)
+            yield from _buy(visit, [])
 
 
-def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
+def arrive(world: World, shopper: Shopper) -> Visit:
     """Where and on what the shopper is today."""
+    rng = world.rng
     device = shopper.devices[0] if rng.random() < 0.75 else rng.choice(shopper.devices)
     odd: tuple[str, ...] = tuple(sorted(shopper.oddities))
     if rng.random() < shopper.forgets:
@@ -84,7 +83,7 @@ def arrive(world: World, rng: Random, shopper: Shopper) -> Visit:
         ip, odd = shopper.office_ip, (*odd, "office")
     elif device.part["type"] == "phone" and rng.random() < 0.35:
         ip = places.mobile_network(rng, place)
-    return make_visit(rng, shopper, place, device, ip, oddities=odd, zone=zone)
+    return make_visit(world, rng, shopper, at=Whereabouts(ip, place, zone), device=device, oddities=odd)
 
 
 def _at_work(now_us: int, zone: str) -> bool:
@@ -93,39 +92,37 @@ def _at_work(now_us: int, zone: str) -> bool:
     return 9 <= local_s % DAY_S / HOUR_S < 18 and int(local_s // DAY_S + 3) % 7 < 5
 
 
-def sign_in(world: World, rng: Random, visit: Visit, *, slips: float = 0.03) -> Script:
+def sign_in(visit: Visit, *, slips: float = 0.03) -> Script:
     """Open the account at the first visit, else log in, mistyping now and then; guests do neither."""
-    shopper = visit.shopper
+    rng, shopper = visit.rng, visit.shopper
     if shopper.user is None:
         return
     if not shopper.known:
-        open_account(world, rng, visit)
+        open_account(visit)
         yield rng.uniform(5, 60)
         return
     while rng.random() < slips:
-        world.emit("login_failed", visit.head, geo=visit.geo, email=shopper.email)
+        visit.emit("login_failed", email=shopper.email)
         slips = 0.4
         yield rng.uniform(4, 25)
     if rng.random() < 0.6:
-        world.emit("login", visit.head, geo=visit.geo, consent=shopper.consent)
+        visit.emit("login", consent=shopper.consent)
         yield rng.uniform(2, 20)
 
 
-def open_account(world: World, rng: Random, visit: Visit) -> None:
+def open_account(visit: Visit) -> None:
     """The account is opened now."""
-    shopper = visit.shopper
-    shopper.known, shopper.created_us = True, world.now_us
+    shopper, now_us = visit.shopper, visit.world.now_us
+    shopper.known, shopper.created_us = True, now_us
     if shopper.user is not None:
-        shopper.user = visit.head["user"] = {**shopper.user, "account_created": stamp(world.now_us)}
-    world.emit(
-        "account_created", visit.head, geo=visit.geo, email=shopper.email, phone=shopper.phone, consent=shopper.consent
-    )
+        shopper.user = visit.head["user"] = {**shopper.user, "account_created": stamp(now_us)}
+    visit.emit("account_created", email=shopper.email, phone=shopper.phone, consent=shopper.consent)
 
 
-def browse(world: World, rng: Random, visit: Visit, pages: float) -> Generator[float, None, list[Item]]:
+def browse(visit: Visit, pages: float) -> Generator[float, None, list[Item]]:
     """Look at about `pages` items; returns them."""
+    world, rng, head, tastes = visit.world, visit.rng, visit.head, visit.shopper.tastes
     seen = []
-    head, tastes = visit.head, visit.shopper.tastes
     for _ in range(int(pages + 0.5)):
         item = world.catalogue.liked(rng, tastes)
         way = rng.random()
@@ -147,10 +144,11 @@ def browse(world: World, rng: Random, visit: Visit, pages: float) -> Generator[f
     return seen
 
 
-def fill_basket(world: World, rng: Random, shopper: Shopper, seen: list[Item], wanted: Item | None) -> Basket:
+def fill_basket(visit: Visit, seen: list[Item], wanted: Item | None = None) -> Basket:
     """What goes into the basket: liked things, about as much as the shopper spends."""
+    rng, shopper = visit.rng, visit.shopper
     budget = 100 * shopper.budget * rng.lognormvariate(0, shopper.budget_spread)
-    pool = [*seen, *(world.catalogue.liked(rng, shopper.tastes) for _ in range(6))]
+    pool = [*seen, *(visit.world.catalogue.liked(rng, shopper.tastes) for _ in range(6))]
     # the price that suits the purse first, then taste
     pool.sort(key=lambda item: abs(log(item.price_minor / budget)) - 1.2 * shopper.tastes.liking(item))
     lines = [(wanted or pool[0], 1)]
@@ -164,54 +162,51 @@ def fill_basket(world: World, rng: Random, shopper: Shopper, seen: list[Item], w
     return tuple(lines)
 
 
-def put_in_cart(world: World, rng: Random, visit: Visit, basket: Basket) -> Script:
+def put_in_cart(visit: Visit, basket: Basket) -> Script:
     """Add each line to the cart."""
     for item, pieces in basket:
-        world.emit("add_to_cart", visit.head, item=item.part, basket={"items": [item.id], "quantities": [pieces]})
-        yield rng.uniform(3, 40)
+        lines = {"items": [item.id], "quantities": [pieces]}
+        visit.world.emit("add_to_cart", visit.head, item=item.part, basket=lines)
+        yield visit.rng.uniform(3, 40)
 
 
-def is_young(world: World, shopper: Shopper) -> bool:
+def _is_young(visit: Visit) -> bool:
     """Whether the account was opened within a day."""
-    return shopper.user is not None and world.now_us - shopper.created_us < DAY_US
+    return visit.shopper.user is not None and visit.world.now_us - visit.shopper.created_us < DAY_US
 
 
-def use_coupon(
-    world: World, rng: Random, visit: Visit, basket: Basket, share: float
-) -> Generator[float, None, tuple[str, float] | None]:
+def use_coupon(visit: Visit, basket: Basket, share: float) -> Generator[float, None, tuple[str, float] | None]:
     """With a chance of `share` redeem a coupon, the welcome one on a young account; returns code and share off."""
+    rng = visit.rng
     if rng.random() >= share:
         return None
-    coupon = WELCOME if is_young(world, visit.shopper) else rng.choice(_COUPONS)
-    redeem(world, visit, coupon, basket)
+    coupon = WELCOME if _is_young(visit) else rng.choice(_COUPONS)
+    redeem(visit, coupon, basket)
     yield rng.uniform(2, 20)
     return coupon
 
 
-def redeem(world: World, visit: Visit, coupon: tuple[str, float], basket: Basket) -> None:
+def redeem(visit: Visit, coupon: tuple[str, float], basket: Basket) -> None:
     """A coupon is redeemed now."""
-    worth = round(coupon[1] * sum(item.price_minor * n for item, n in basket) / 100, 2)
-    world.emit(
-        "coupon_redeemed", visit.head, coupon={"code": coupon[0], "value_base": worth},
-        email=visit.shopper.email, address=visit.shopper.address,
-    )  # fmt: skip
+    shopper, part = visit.shopper, coupon_part(coupon, basket)
+    visit.world.emit("coupon_redeemed", visit.head, coupon=part, email=shopper.email, address=shopper.address)
 
 
-def _buy(world: World, rng: Random, visit: Visit, seen: list[Item], wanted: Item | None) -> Script:
-    shopper = visit.shopper
+def _buy(visit: Visit, seen: list[Item], wanted: Item | None = None) -> Script:
+    rng, shopper = visit.rng, visit.shopper
     odd: tuple[str, ...] = ()
-    basket = fill_basket(world, rng, shopper, seen, wanted)
+    basket = fill_basket(visit, seen, wanted)
     if rng.random() < 0.006:
         basket, odd = ((basket[0][0], rng.randint(5, 15)),), ("bulk_for_a_club",)
-    yield from put_in_cart(world, rng, visit, basket)
+    yield from put_in_cart(visit, basket)
     if rng.random() < 0.12:
         return
-    young = is_young(world, shopper)
-    coupon = yield from use_coupon(world, rng, visit, basket, 0.45 if young else shopper.coupons)
+    young = _is_young(visit)
+    coupon = yield from use_coupon(visit, basket, 0.45 if young else shopper.coupons)
     address, gift = _ship_to(rng, shopper)
     odd += ("gift",) if gift else ()
     odd += ("young_account",) if young else ()
-    yield from _pay_somehow(world, rng, visit, basket, address, coupon, odd)
+    yield from _pay_somehow(visit, basket, address, coupon, odd)
 
 
 def _ship_to(rng: Random, shopper: Shopper) -> tuple[Part, bool]:
@@ -225,11 +220,10 @@ def _ship_to(rng: Random, shopper: Shopper) -> tuple[Part, bool]:
 
 
 def _pay_somehow(
-    world: World, rng: Random, visit: Visit, basket: Basket, address: Part,
-    coupon: tuple[str, float] | None, odd: tuple[str, ...],
-) -> Script:  # fmt: skip
+    visit: Visit, basket: Basket, address: Part, coupon: tuple[str, float] | None, odd: tuple[str, ...]
+) -> Script:
     """Pay; after a refusal try again, with another card where there is one, at most twice."""
-    shopper = visit.shopper
+    world, rng, shopper = visit.world, visit.rng, visit.shopper
     if shopper.known and rng.random() < 0.015:
         shopper.cards = [people.make_card(rng, shopper.place.country), *shopper.cards[:1]]
         world.emit("card_added", visit.head, card=shopper.cards[0])
@@ -237,9 +231,7 @@ def _pay_somehow(
     card = None if rng.random() < 0.05 else shopper.cards[0] if rng.random() < 0.8 else shopper.cards[-1]
     payment_id = world.payment_id()
     for _ in range(3):
-        bought = yield from pay(
-            world, rng, visit, basket, card, address, coupon=coupon, payment_id=payment_id, oddities=odd
-        )
+        bought = yield from pay(visit, basket, card, address, coupon=coupon, payment_id=payment_id, oddities=odd)
         if bought or rng.random() < 0.4:
             return
         card = shopper.cards[-1] if card is shopper.cards[0] else shopper.cards[0]
@@ -247,32 +239,33 @@ def _pay_somehow(
         yield rng.uniform(15, 180)
 
 
-def _incident(world: World, rng: Random, shopper: Shopper) -> Script:
+def _incident(world: World, shopper: Shopper) -> Script:
     """Something that happens to honest people and looks like a takeover."""
+    rng = world.rng
     kind = rng.random()
     if kind < 0.3:
         # a new phone: password forgotten, reset from the new device, and shopping goes on with it
         device = people.make_device(rng)
-        visit = make_visit(rng, shopper, shopper.place, device, shopper.home_ip)
-        yield from sign_in(world, rng, visit, slips=0.7)
-        world.emit("password_change", visit.head, geo=visit.geo)
+        visit = make_visit(world, rng, shopper, device=device)
+        yield from sign_in(visit, slips=0.7)
+        visit.emit("password_change")
         shopper.devices = [device, *shopper.devices[1:]]
         yield rng.uniform(30, 600)
         visit.oddities = (*sorted(shopper.oddities), "new_phone")
-        world.emit("login", visit.head, geo=visit.geo)
+        visit.emit("login")
         yield rng.uniform(30, 300)
         if rng.random() < 0.6:
-            yield from _buy(world, rng, visit, [], None)
+            yield from _buy(visit, [])
         return
-    visit = arrive(world, rng, shopper)
-    world.emit("login", visit.head, geo=visit.geo)
+    visit = arrive(world, shopper)
+    visit.emit("login")
     yield rng.uniform(20, 200)
     if kind < 0.6:
-        world.emit("password_change", visit.head, geo=visit.geo)
+        visit.emit("password_change")
     elif kind < 0.8:
         shopper.address = places.street_address(rng, shopper.place)
-        world.emit("contact_changed", visit.head, geo=visit.geo, address=shopper.address)
+        visit.emit("contact_changed", address=shopper.address)
     else:
         shopper.phone = people.make_phone(rng, shopper.place)
-        world.emit("contact_changed", visit.head, geo=visit.geo, phone=shopper.phone)
+        visit.emit("contact_changed", phone=shopper.phone)
     yield rng.uniform(20, 200)

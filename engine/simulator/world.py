@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -36,34 +37,55 @@ class Intent:
 HONEST = Intent()
 
 
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where somebody seems to be."""
+
+    ip: Part
+    place: Place
+    """The place that the network shows."""
+    zone: str | None = None
+    """The zone that the browser tells; None = the place's."""
+
+
 @dataclass(slots=True)
 class Visit:
     """Somebody at the shop on one device and network: what each event of a session has in common."""
 
+    world: World
+    rng: Random
+    """Where the chance of all that happens at the visit, and follows from it, comes from."""
     shopper: Shopper
-    place: Place
-    """Where the network says they are."""
-    device: Device
-    ip: Part
     geo: Part
     intent: Intent
     oddities: tuple[str, ...]
     head: Part
     """Parts of every event of the visit."""
 
+    def emit(self, kind: str, **parts: Any) -> str:
+        """The visitor does something now, and the browser tells where; returns the event id."""
+        return self.world.emit(kind, self.head, geo=self.geo, **parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
     """A payment that was asked for, with what its later life needs."""
 
+    visit: Visit
     event_id: str
-    payment_id: str
-    shopper: Shopper
-    head: Part
     parts: Part
-    """payment, txn, merchant, card, address …"""
+    """payment, txn, merchant, email and card."""
+    address: Part
     basket: Basket
-    intent: Intent
+
+    @property
+    def absent(self) -> Part:
+        """Head of an event that happens without the buyer: no device, no network."""
+        return {name: part for name, part in self.visit.head.items() if name in ("user", "event")}
+
+    def emit(self, kind: str, **parts: Any) -> None:
+        """Something happens now to the payment or its parcel, without the buyer."""
+        self.visit.world.emit(kind, self.absent, **self.parts, **parts)
 
 
 class World:
@@ -78,8 +100,7 @@ class World:
         self.rng = self.random("honest")
         self.catalogue: Catalogue = make_catalogue(self.random("catalogue"), config.items, config.sellers)
         self.outbox: list[dict[str, Any]] = []
-        self.events = self.outcomes = self.payments = 0
-        self._people = self._campaigns = 0
+        self._counts: Counter[str] = Counter()
         self._crowd: list[Shopper] = []
         self._met = 0
 
@@ -97,10 +118,14 @@ class World:
         """Whether new sessions may still begin."""
         return self.timeline.now_us < self.end_us
 
+    def number(self, what: str) -> int:
+        """The next number of its kind, from 1."""
+        self._counts[what] += 1
+        return self._counts[what]
+
     def emit(self, kind: str, head: Part, **parts: Any) -> str:
         """Something happens now: hand out its event document; returns the event id."""
-        self.events += 1
-        event_id = f"e-{self.events:09d}"
+        event_id = f"e-{self.number('event'):09d}"
         self.outbox.append({"id": event_id, "kind": kind, "time": stamp(self.timeline.now_us), **head, **parts})
         return event_id
 
@@ -108,18 +133,17 @@ class World:
         """Tell the truth about a payment, where somebody wants to hear it."""
         if self._truth is None:
             return
-        intent = purchase.intent
+        intent = purchase.visit.intent
         self._truth({
-            "event_id": purchase.event_id, "payment_id": purchase.payment_id, "label": intent.label,
+            "event_id": purchase.event_id, "payment_id": purchase.parts["payment"]["id"], "label": intent.label,
             "is_fraud": intent.label == "fraud", "is_abuse": intent.label == "abuse", "scheme": intent.scheme,
             "campaign": intent.campaign or None, "oddities": sorted(set(oddities)),
         })  # fmt: skip
 
     def learn(self, kind: str, purchase: Purchase, happened_us: int, code: str | None = None) -> None:
         """An outcome of a payment becomes known now; it happened at `happened_us`."""
-        self.outcomes += 1
         outcome = {
-            "id": f"o-{self.outcomes:08d}", "kind": kind, "event_id": purchase.event_id,
+            "id": f"o-{self.number('outcome'):08d}", "kind": kind, "event_id": purchase.event_id,
             "time": stamp(happened_us), "known_at": stamp(self.now_us),
         }  # fmt: skip
         if code:
@@ -128,21 +152,15 @@ class World:
 
     def payment_id(self) -> str:
         """The next payment id."""
-        self.payments += 1
-        return f"pay-{self.payments:07d}"
-
-    def campaign(self) -> int:
-        """The next campaign number."""
-        self._campaigns += 1
-        return self._campaigns
+        return f"pay-{self.number('payment'):07d}"
 
     def somebody(self, rng: Random, place: Place | None = None, created_us: int | None = None) -> Shopper:
         """A new person, whose account is opened now unless told otherwise; no habits yet."""
-        self._people += 1
+        number = self.number("person")
         place = place or places.home(rng, self.config.markets)
         created = self.now_us if created_us is None else created_us
-        tastes = tastes_of(self.seed, self._people, self.catalogue)
-        return people.make_shopper(rng, self._people, place, tastes, (created, stamp(created)), self.config.currencies)
+        tastes = tastes_of(self.seed, number, self.catalogue)
+        return people.make_shopper(rng, number, place, tastes, (created, stamp(created)), self.config.currencies)
 
     def meet(self, shopper: Shopper) -> None:
         """Remember a visitor for a while: the last few thousand are the crowd."""
@@ -158,15 +176,17 @@ class World:
 
 
 def make_visit(
-    rng: Random, shopper: Shopper, place: Place, device: Device, ip: Part,
-    intent: Intent = HONEST, oddities: tuple[str, ...] = (), zone: str | None = None,
+    world: World, rng: Random, shopper: Shopper, intent: Intent = HONEST, *,
+    at: Whereabouts | None = None, device: Device | None = None, oddities: tuple[str, ...] = (),
 ) -> Visit:  # fmt: skip
-    """Begin a visit; `place` is where the network is, `zone` what the browser says, else the place's."""
+    """Begin a visit, at home and on the first device unless told otherwise."""
+    at, device = at or Whereabouts(shopper.home_ip, shopper.place), device or shopper.devices[0]
+    zone = at.zone or at.place.zone
     head: Part = {
-        "event": {"market": shopper.place.country, "zone": zone or place.zone, "channel": device.channel},
+        "event": {"market": shopper.place.country, "zone": zone, "channel": device.channel},
         "device": device.part,
-        "ip": ip,
+        "ip": at.ip,
     }
     if shopper.user is not None:
         head["user"] = shopper.user
-    return Visit(shopper, place, device, ip, places.position(rng, place), intent, oddities, head)
+    return Visit(world, rng, shopper, places.position(rng, at.place), intent, oddities, head)

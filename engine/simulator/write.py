@@ -39,28 +39,16 @@ class _Lines:
     """One file of JSON lines under a passing name."""
 
     def __init__(self, path: Path, compress: bool) -> None:
-        self.path, self.partial = path, path.with_name(path.name + ".partial")
-        self._raw = self.partial.open("wb")
+        self.path, self.partial, self.count = path, path.with_name(path.name + ".partial"), 0
+        self._raw = self.partial.open("wb", _BLOCK)
         # no name and no time in the header: the same lines give the same bytes
         self._out = cast(BinaryIO, gzip.GzipFile("", "wb", 4, self._raw, mtime=0)) if compress else self._raw
-        self._block: list[bytes] = []
-        self._size = self.count = 0
 
     def add(self, document: dict[str, Any]) -> None:
-        line = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-        self._block.append(line)
+        self._out.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
         self.count += 1
-        self._size += len(line)
-        if self._size > _BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._out.write(b"".join(self._block))
-        self._block.clear()
-        self._size = 0
 
     def finish(self) -> None:
-        self._flush()
         if self._out is not self._raw:
             self._out.close()
         self._raw.flush()
@@ -100,7 +88,7 @@ def write(
         for item in heard.items():
             items.add(item)
         for number, document in enumerate(heard.events()):
-            if document["kind"] in _OUTCOMES:
+            if document["kind"] in OUTCOMES:
                 outcomes.add(document)
             else:
                 events[min(shards - 1, int(heard.progress * shards)) if shards > 1 else 0].add(document)
@@ -110,9 +98,6 @@ def write(
     if progress:
         progress(1.0, counts[0] + counts[1])
     return Written(folder, tuple(file.path for file in files), *counts)
-
-
-_OUTCOMES = frozenset(OUTCOMES)
 
 
 @contextmanager
