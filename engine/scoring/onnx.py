@@ -22,7 +22,6 @@ from engine.errors import ModelError
 
 INPUT, OUTPUT, DOMAIN, OPERATOR = "features", "margin", "ai.onnx.ml", "TreeEnsembleRegressor"
 MAX_BYTES = 64_000_000
-MAX_DEPTH = 64
 VERSIONS = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
 NODE_PARTS = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
                "missing_value_tracks_true")  # fmt: skip
@@ -143,38 +142,30 @@ def _check_trees(given: dict[str, Any], width: int) -> None:
 
 
 def _check_nodes(nodes: dict[str, npt.NDArray[Any]], targets: dict[str, npt.NDArray[Any]], width: int) -> None:
-    """Every tree is a tree: each node reached once from its root, each leaf with one finite weight."""
+    """Every tree is a tree, its nodes numbered breadth first as `engine.scoring.trees` does, each leaf with one weight.
+
+    Then the inner node of rank r (from 0) has the children 2r + 1 and 2r + 2, and each child comes after its parent:
+    all nodes are reached, once each, and no walk goes round.
+    """
     trees, ids, leaf = nodes["treeids"], nodes["nodeids"], nodes["modes"] == b"LEAF"
-    roots = np.flatnonzero(np.diff(trees, prepend=-1))
-    starts = roots[np.cumsum(np.diff(trees, prepend=-1) != 0) - 1] if len(trees) else roots
+    inner, roots = ~leaf, np.flatnonzero(np.diff(trees, prepend=-1))
+    sizes = np.diff(roots, append=len(trees))
+    before = np.cumsum(inner) - inner
+    left = 2 * (before - np.repeat(before[roots], sizes)) + 1
     sound = (
         len(trees) > 0
-        and np.array_equal(trees[roots], np.arange(len(roots)))
-        and np.array_equal(ids, np.arange(len(ids)) - starts)
+        and np.array_equal(trees, np.repeat(np.arange(len(roots)), sizes))
+        and np.array_equal(ids, np.arange(len(ids)) - np.repeat(roots, sizes))
         and bool(np.all(leaf | (nodes["modes"] == b"BRANCH_LT")))
+        and np.array_equal(sizes, 2 * np.add.reduceat(inner, roots, dtype=np.int64) + 1)
+        and np.array_equal(nodes["truenodeids"][inner], left[inner])
+        and np.array_equal(nodes["falsenodeids"][inner], left[inner] + 1)
+        and bool(np.all(left[inner] > ids[inner]))
         and bool(np.all((nodes["featureids"] >= 0) & (nodes["featureids"] < width)))
         and bool(np.all(np.isfinite(nodes["values"])) and np.all(np.isfinite(targets["weights"])))
         and np.array_equal(targets["treeids"], trees[leaf])
         and np.array_equal(targets["nodeids"], ids[leaf])
         and not np.any(targets["ids"])
     )
-    if not sound or not _reaches_all(nodes, starts, roots, leaf):
+    if not sound:
         raise ModelError("model.onnx: a tree is not sound (node order, mode, feature, weight or child index)")
-
-
-def _reaches_all(nodes: dict[str, npt.NDArray[Any]], starts: npt.NDArray[Any], roots: npt.NDArray[Any],
-                 leaf: npt.NDArray[np.bool_]) -> bool:  # fmt: skip
-    """Whether walking down from the roots meets every node exactly once, within MAX_DEPTH levels."""
-    ends = np.append(roots[1:], len(leaf))[np.searchsorted(roots, starts)]
-    seen, level = np.zeros(len(leaf), np.int64), roots
-    for _ in range(MAX_DEPTH):
-        np.add.at(seen, level, 1)
-        inner = level[~leaf[level]]
-        if not len(inner):
-            return bool(np.all(seen == 1))
-        children = np.concatenate([starts[inner] + nodes[side][inner] for side in ("truenodeids", "falsenodeids")])
-        low, high = np.tile(starts[inner], 2), np.tile(ends[inner], 2)
-        if len(children) > len(leaf) or np.any((children < low) | (children >= high)):
-            return False
-        level = children
-    return False

@@ -59,11 +59,7 @@ def _facts(manifest: Manifest) -> str:
     metrics = manifest.test.metrics if manifest.test else {}
     measured = [("test window", str(manifest.test.window) if manifest.test else "none")]
     measured += [(name.replace("_", " "), f"{value:,.4f}".rstrip("0").rstrip(".")) for name, value in metrics.items()]
-    return f"<div class=row>{_pairs(measured)}{_pairs(learnt)}</div>"
-
-
-def _pairs(pairs: Sequence[tuple[str, str]]) -> str:
-    return _table([], [[name, value] for name, value in pairs])
+    return f"<div class=row>{_table([], measured)}{_table([], learnt)}</div>"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -101,6 +97,10 @@ def _figure(title: str, caption: str, body: str) -> str:
 def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
     return (f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
             f'stroke-width="{width:g}"/>')  # fmt: skip
+
+
+def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
@@ -144,8 +144,7 @@ def _distribution(scores: Floats, fraud: Mask) -> str:
         x = EDGE + index * step
         for count, colour, shift in ((good[index], "#b8c4d0", 0.0), (bad[index], "#c8321f", step / 2)):
             y = _scale(float(count), 0.8, high)
-            parts.append(f'<rect x="{x + shift:.1f}" y="{y:.1f}" width="{step / 2:.1f}" '
-                         f'height="{HEIGHT - EDGE - y:.1f}" fill="{colour}"/>')  # fmt: skip
+            parts.append(_bar(x + shift, y, step / 2, HEIGHT - EDGE - y, colour))
     labels = [_text(EDGE + i * 5 * step, HEIGHT - EDGE + 14, f"{10.0 ** (i - 6):g}", "middle") for i in range(7)]
     return "".join([*parts, *labels, _text(WIDTH - 10, HEIGHT - 6, "score", "end")])
 
@@ -158,7 +157,7 @@ def _gains(gains: Mapping[str, float]) -> str:
     parts = []
     for index, (name, gain) in enumerate(top):
         y, length = 5 + index * step, 200 * gain / longest
-        parts.append(f'<rect x="200" y="{y:.1f}" width="{length:.1f}" height="{step * 0.7:.1f}" fill="#3d6f99"/>')
+        parts.append(_bar(200, y, length, step * 0.7, "#3d6f99"))
         parts.append(_text(194, y + step * 0.6, name, "end"))
         parts.append(_text(206 + length, y + step * 0.6, f"{gain / total:.1%}"))
     return "".join(parts)
