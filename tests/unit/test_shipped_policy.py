@@ -111,7 +111,7 @@ HITS: dict[str, dict[str, Any]] = {
     "same-goods-again": {"user.same_basket_7d": 1, "basket.quantity": 6},
     "pallet-of-a-new-account":
         {"basket.quantity": 8, "basket.items": ["i1"], "user.account_age_days": 1.0, "txn.amount_base": 400.0},
-    "frauds-received": {"user.frauds_180d": 2},
+    "frauds-received": {"user.frauds_180d": 2, "user.account_age_days": 30.0},
     "fraud-received": {"user.frauds_180d": 1},
     "keeps-goods-and-money": {"user.refunds_kept_90d": 3, "user.refund_share": 0.5},
     "reported-by-others": {"user.reports_90d": 2},
