@@ -135,9 +135,13 @@ class LogView:
         self._layout, self.cut_us = layout, dropped_us
         step = layout.size // 8
         times: list[int] = memoryview(log).cast("q")[TIME::step].tolist()
-        if len(times) > layout.keep or times != sorted(times):
+        cut, in_order = max(len(times) - layout.keep, 0), times == sorted(times)
+        if not in_order or (cut and times[cut - 1] == times[cut]):
             log, self.cut_us = _newest_in_order(layout, log, dropped_us)
             times = memoryview(log).cast("q")[TIME::step].tolist()
+        elif cut:  # the usual log: what is cut are its first rows
+            self.cut_us = max(dropped_us, times[cut - 1])
+            log, times = log[cut * layout.size :], times[cut:]
         self.times = times
         self._bytes = log
         self._words = memoryview(log).cast("q")
