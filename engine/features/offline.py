@@ -259,6 +259,8 @@ def _derive(
     """Derived features, row by row, by the compiled expressions that the service uses."""
     needed = frozenset().union(*(d.needs for d in features.derived))
     found: dict[str, list[Any]] = {d.name: [] for d in features.derived}
+    if not found:
+        return found
     for start in range(0, len(gathered.ids), _CHUNK):
         part = slice(start, start + _CHUNK)
         columns = {"event.id": gathered.ids[part]}
