@@ -2,6 +2,8 @@
 
     model = load_model(Path("models/payment/1"), expected_features=layout.names)
     margin, score = model.score(values)
+
+See `docs/models.md`.
 """
 
 from __future__ import annotations

@@ -64,6 +64,7 @@ def _facts(manifest: Manifest) -> str:
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table; every column but the first is set to the right."""
+
     def cells(tag: str, line: Sequence[str]) -> str:
         return "".join(f"<{tag}{' class=n' if i else ''}>{escape(text)}</{tag}>" for i, text in enumerate(line))
 

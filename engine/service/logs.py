@@ -10,14 +10,11 @@ import asyncio
 import logging
 import sys
 import traceback
-from types import TracebackType
 from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
-
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def configure_logs(level: str, form: str, stream: TextIO | None = None, **bound: Any) -> None:

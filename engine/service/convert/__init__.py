@@ -3,7 +3,7 @@
 bytes → request                        `parse`
 request → document → Event             `event_document`, `read_request`, `read_outcome_request`, `required_id`
 document → request                     `decide_request`, `record_request`, `outcome_request`
-Decision → message → Decision          `decision_bytes`, `decision_message`, `decision_value`, …
+Decision → bytes … → Decision          `decision_bytes`, `decision_value`, …
 error → google.rpc.Status              `status_details`
 """
 
@@ -16,7 +16,6 @@ from engine.service._generated.arbiter.v1 import decision_pb2
 from engine.service.convert.decisions import (
     assessment_message,
     decision_bytes,
-    decision_message,
     decision_value,
     outcome_reply,
     record_reply,
@@ -41,7 +40,7 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
 """Method → (request class, reply class)."""
 
 __all__ = [
-    "METHODS", "SERVICE", "assessment_message", "decide_request", "decision_bytes", "decision_message",
-    "decision_value", "event_document", "outcome_reply", "outcome_request", "parse", "read_outcome_request",
+    "METHODS", "SERVICE", "assessment_message", "decide_request", "decision_bytes", "decision_value",
+    "event_document", "outcome_reply", "outcome_request", "parse", "read_outcome_request",
     "read_request", "record_reply", "record_request", "required_id", "status_details", "violations_of",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from engine.values import Action, Decision, Measure, Reason, Result, RuleHit, Ti
 
 _MEASURES = choice_of(policy_pb2.MeasureKind.DESCRIPTOR)
 _RESULTS = {Result[word.upper()]: number for number, word in choice_of(policy_pb2.Result.DESCRIPTOR).words.items()}
+_PARAMETER_FIELDS = {bool: "flag", int: "whole", float: "number", str: "text"}  # a bool is an int too: it comes first
 _RESULT_OF = {number: result for result, number in _RESULTS.items()}
 
 
@@ -47,25 +48,20 @@ def decision_bytes(decision: Decision) -> bytes:
     return b"".join(pieces)
 
 
-def decision_message(decision: Decision) -> decision_pb2.Decision:
-    """Decision → reply as a message; `decision_bytes` is what a server sends."""
-    return decision_pb2.Decision.FromString(decision_bytes(decision))
-
-
 def decision_value(message: decision_pb2.Decision) -> Decision:
-    """Reply → Decision, for clients and tests; the inverse of `decision_message`."""
+    """Reply → Decision, for clients and tests; the inverse of `decision_bytes`."""
     return Decision(
         id=message.id,
         tier=Tier(message.tier),
         action=Action(message.action),
-        measures=tuple(measure_value(m) for m in message.measures),
+        measures=tuple(_measure_value(m) for m in message.measures),
         score=message.score if message.HasField("score") else None,
         reasons=tuple(Reason(r.code, r.analyst, r.customer, r.source) for r in message.reasons),
-        hits=tuple(hit_value(h) for h in message.hits),
+        hits=tuple(_hit_value(h) for h in message.hits),
         signals=tuple(message.signals),
         degraded=tuple(message.degraded),
         flags=tuple(message.flags),
-        user_risk=risk_value(message.user_risk) if message.HasField("user_risk") else None,
+        user_risk=_risk_value(message.user_risk) if message.HasField("user_risk") else None,
         program=message.program.digest,
         decided_us=time_us(message.decided_at),
         dry_run=message.dry_run,
@@ -151,7 +147,7 @@ def _set_risk(message: profile_pb2.UserRisk, risk: UserRisk) -> None:
     message.program.digest = risk.digest
 
 
-def risk_value(message: profile_pb2.UserRisk) -> UserRisk:
+def _risk_value(message: profile_pb2.UserRisk) -> UserRisk:
     """Message → UserRisk."""
     until_us = time_us(message.until) if message.HasField("until") else 0
     return UserRisk(
@@ -159,7 +155,7 @@ def risk_value(message: profile_pb2.UserRisk) -> UserRisk:
     )
 
 
-def hit_value(message: policy_pb2.RuleResult) -> RuleHit:
+def _hit_value(message: policy_pb2.RuleResult) -> RuleHit:
     """Message → RuleHit; a rule without a failing condition has -1."""
     failing = message.first_failing if message.HasField("first_failing") else -1
     return RuleHit(message.rule, _RESULT_OF[message.result], failing, message.enforced)
@@ -176,7 +172,7 @@ def _measure(measure: Measure) -> policy_pb2.Measure:
     return message
 
 
-def measure_value(message: policy_pb2.Measure) -> Measure:
+def _measure_value(message: policy_pb2.Measure) -> Measure:
     """Message → Measure."""
     return Measure(
         kind=_MEASURES.words[message.kind].upper(),
@@ -189,19 +185,14 @@ def measure_value(message: policy_pb2.Measure) -> Measure:
 
 
 def _set_parameter(message: policy_pb2.Parameter, name: str, value: Any) -> None:
-    if isinstance(value, bool):
-        message.flag = value
-    elif isinstance(value, int):
-        message.whole = value
-    elif isinstance(value, float):
-        message.number = value
-    elif isinstance(value, str):
-        message.text = value
-    elif isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple)):
         message.texts.SetInParent()
         message.texts.values.extend(value)
-    else:
+        return
+    field = next((field for kind, field in _PARAMETER_FIELDS.items() if isinstance(value, kind)), None)
+    if field is None:
         raise TypeError(f"measure parameter {name} is of type {type(value).__name__}, which a reply can't hold")
+    setattr(message, field, value)
 
 
 def _parameters(message: Mapping[str, policy_pb2.Parameter]) -> dict[str, Any]:

@@ -145,20 +145,17 @@ def _read_stage(stage: int, kind: str, document: dict[str, Any], wrong: list[Vio
 
 def _read_basket(lines: list[recommendation_pb2.BasketLine], document: dict[str, Any], wrong: list[Violation]) -> None:
     """Lines → parallel lists; a list with holes could not be matched to the others."""
-    items, categories = [line.item_id for line in lines], [line.category for line in lines]
-    quantities = [line.quantity for line in lines]
-    given = len(lines) if all(quantities) else sum(line.HasField("quantity") for line in lines)
-    columns: tuple[tuple[str, list[Any], int], ...] = (
-        ("basket.items", items, len(lines) - items.count("")),
-        ("basket.categories", categories, len(lines) - categories.count("")),
-        ("basket.quantities", quantities, given),
-    )
-    for name, values, stated in columns:
-        if stated == len(lines):
+    empty = True
+    for name, attribute in LINES.items():
+        values = [getattr(line, attribute) for line in lines]
+        zeros = attribute == "quantity" and not all(values)  # a quantity of 0 may be meant, an empty text never
+        given = [line.HasField("quantity") for line in lines] if zeros else values
+        if all(given):
             document[name] = values
-        elif stated:
+        elif any(given):
             wrong.append(Violation(name, "is given on some lines only; give it on every line, or on none"))
-    if not any(stated for _, _, stated in columns):
+        empty = empty and not any(given)
+    if empty:
         wrong.append(Violation("basket", "has only empty lines; leave it out instead"))
 
 

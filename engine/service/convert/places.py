@@ -12,25 +12,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from engine.schema import DERIVED, FIELDS, KINDS, Field
 from engine.service._generated.arbiter.v1 import event_pb2
 
+_DETAILS = {
+    "payment_result": "result", "challenge_result": "challenge", "coupon_redeemed": "coupon",
+    "refund_requested": "refund", "refund": "refund", "return": "refund", "review": "review",
+    "complaint": "complaint", "reported": "complaint", "search": "search", "view": "page",
+}  # fmt: skip
+"""Kind → the group of the schema that is its own detail."""
 HOMES = {
     "event": "context", "address": "shipping", "geo": "place", "txn": "payment.amount",
-    "page": "known.view", "result": "known.result", "challenge": "known.challenge", "coupon": "known.coupon",
-    "refund": "known.refund", "review": "known.review", "complaint": "known.complaint", "search": "known.search",
+    **{group: f"known.{group}" for group in _DETAILS.values()}, "page": "known.view",
 }  # fmt: skip
 """Group of the schema (the part before the dot) → path inside Event, where that is not the group's own name."""
 OWN: dict[str, dict[str, str]] = {
     "payment": {group: f"payment_detail.{group}" for group in ("result", "challenge", "coupon")},
-    "payment_result": {"result": "payment_result_detail"},
-    "challenge_result": {"challenge": "challenge_result_detail"},
-    "coupon_redeemed": {"coupon": "coupon_redeemed_detail"},
-    "refund_requested": {"refund": "refund_requested_detail"},
-    "refund": {"refund": "refund_detail"},
-    "return": {"refund": "return_detail"},
-    "review": {"review": "review_detail"},
-    "complaint": {"complaint": "complaint_detail"},
-    "reported": {"complaint": "reported_detail"},
-    "search": {"search": "search_detail"},
-    "view": {"page": "view_detail"},
+    **{kind: {group: f"{kind}_detail"} for kind, group in _DETAILS.items()},
 }
 """Kind → group → path of the group in the kind's own detail, which takes the place of its home in `known`."""
 _RENAMED = {"txn.amount_minor": "minor_units"}
