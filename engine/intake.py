@@ -36,6 +36,8 @@ EARLIEST_US = 946_684_800_000_000
 
 _PLAIN = frozenset({str, int, float, bool, list, type(None)})
 """Types that are no mapping, known without the slow question."""
+SHORTEST_CARD = 13
+"""Digits of the shortest card number; a text that is shorter holds none."""
 _LIKE_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _ID = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,128}")
@@ -357,7 +359,8 @@ def _refuse_card_numbers(event_id: str | None, fields: Mapping[str, Any], wrong:
     texts = [event_id or ""]
     for value in fields.values():
         if type(value) is str:
-            texts.append(value)
+            if len(value) >= SHORTEST_CARD:
+                texts.append(value)
         elif type(value) is dict:
             texts += [*value, *value.values()]
         elif type(value) is list and value and type(value[0]) is str:
