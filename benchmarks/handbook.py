@@ -52,7 +52,7 @@ OTHERS = {
     "random forest": (0.867, 0.658, 0.287),
     "XGBoost": tuple(PUBLISHED.values()),
 }
-CONNECTIONS, IN_FLIGHT = 4, 48
+CONNECTIONS, IN_FLIGHT = 4, 32
 QUICK_SHARE = 10
 Tell = Callable[[str], None]
 
