@@ -79,8 +79,9 @@ class Connection:
             if kind == _DATA:
                 self._replies[stream] = self._replies.get(stream, b"") + payload
             elif (kind == _HEADERS and flags & _END_STREAM) or kind == _RESET:
-                reply = self._replies.pop(stream, None)
-                yield self._tags.pop(stream), reply[5:] if reply is not None and kind == _HEADERS else None
+                tag, reply = self._tags.pop(stream, None), self._replies.pop(stream, None)
+                if tag is not None:  # A call that failed may be reset after its trailers.
+                    yield tag, reply[5:] if reply is not None and kind == _HEADERS else None
             elif kind != _HEADERS:
                 self._control(kind, flags, stream, payload)
         self._in = data[at:]

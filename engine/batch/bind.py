@@ -1,8 +1,8 @@
 """A mapping bound to the columns of one file: functions over rows, made once and called for every row.
 
-    bound = bind(mapping, source.schema)          # MappingError when a column is missing or a zone is not declared
-    bound.columns                                 # what to ask the source for
-    bound.document(row)                           # an event document; ValueError, or Refused with every wrong field
+bound = bind(mapping, source.schema)          # MappingError when a column is missing or a zone is not declared
+bound.columns                                 # what to ask the source for
+bound.document(row)                           # an event document; ValueError, or Refused with every wrong field
 """
 
 from __future__ import annotations

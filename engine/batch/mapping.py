@@ -146,7 +146,7 @@ class _Parser:
     def _id(self, top: Fields) -> Value:
         made = self._value(top.get("id"))
         if isinstance(made, Constant) and made.value:
-            hint = "build it from columns that together are unique, such as \"shop-{ORDER}\" or \"shop-{ORDER}-{row}\""
+            hint = 'build it from columns that together are unique, such as "shop-{ORDER}" or "shop-{ORDER}-{row}"'
             top.mistake("E114", "every row would get the same id", "id", hint)
         return made
 

@@ -33,9 +33,7 @@ _ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "p
 
 
 @contextmanager
-def open_source(
-    path: Path | None, form: FileFormat, workdir: Path, stdin: BinaryIO | None = None
-) -> Iterator[Source]:
+def open_source(path: Path | None, form: FileFormat, workdir: Path, stdin: BinaryIO | None = None) -> Iterator[Source]:
     """Open a file, or copy `stdin` when there is no path; MappingError when it can't be read as declared."""
     spool = workdir / "input.spool"
     try:

@@ -14,22 +14,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from engine.language.emitted import Code, plain, union
-from engine.language.expression import (
-    Binary,
-    Conditional,
-    ListNode,
-    Literal,
-    Logic,
-    Name,
-    Node,
-    Select,
-    Unary,
-)
+from engine.language import expression as ast
+from engine.language.expression import Node
 from engine.language.functions import Overload
 from engine.language.functions_texts import regex
-from engine.language.interpret import Lists
+from engine.language.interpret import Lists, Scope, from_row, run
+from engine.language.operators import ARITHMETIC, binary, equals, negative
+from engine.language.quantities import UNKNOWN, ExpressionError, Failure
 from engine.language.resolve import Apply, Coalesce, InList, Present
+from engine.language.truth import negate
 from engine.language.types import (
     BOOL,
     BYTES,
@@ -39,19 +32,54 @@ from engine.language.types import (
     INT,
     NULL,
     NUMBERS,
+    ORDERED,
     STRING,
     TIMESTAMP,
-    UINT,
     Type,
 )
 
-_SCALARS = frozenset({BOOL, INT, UINT, DOUBLE, STRING, BYTES, TIMESTAMP, DURATION})
 _TEXT_METHODS = {"startsWith": "{0}.startswith({1})", "endsWith": "{0}.endswith({1})", "contains": "({1} in {0})"}
-_INT_OPERATORS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
-
-
+ABSENT = float("nan")
+"""Stands in a variable for an absent number: every comparison with it is false, so only the false road asks `is`."""
 _MOST_INDENTED = 90
 """Python's own limit is 100."""
+
+
+def _sound(value: Any) -> Any:
+    """The value, unless it is ERROR."""
+    if type(value) is Failure:
+        raise ExpressionError(value.reason)
+    return value
+
+
+BUILTINS: dict[str, Any] = {
+    "UNKNOWN": UNKNOWN, "ABSENT": ABSENT, "sound": _sound, "run": run, "Scope": Scope, "from_row": from_row,
+    "binary": binary, "equals": equals, "negate": negate, "negative": negative,
+}  # fmt: skip
+"""What generated code may call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A Python expression, and the variables that must be known before it may be evaluated.
+
+    `quiet`: with an unknown variable it is just false, without an exception. `denied`: it stands for `not text`.
+    """
+
+    text: str
+    needs: tuple[str, ...] = ()
+    quiet: bool = False
+    denied: bool = False
+
+
+def plain(code: Code) -> str:
+    """The expression itself, with its denial written out."""
+    return f"(not {code.text})" if code.denied else code.text
+
+
+def union(*codes: Code) -> tuple[str, ...]:
+    """All needed variables, each once."""
+    return tuple(dict.fromkeys(name for code in codes for name in code.needs))
 
 
 class TooDeep(Exception):
@@ -132,35 +160,35 @@ class Generator:
     def code(self, node: Node) -> Code:
         """A node as an expression; statements that it needs first are emitted."""
         match node:
-            case Literal():
+            case ast.Literal():
                 return Code(self.literal(node.value))
-            case Name() if not node.local:
+            case ast.Name() if not node.local:
                 return self.name(node)
             case Present():
-                name = self.name(Name(node.path, type=node.type)).text
+                name = self.name(ast.Name(node.path, type=node.type)).text
                 return Code(f"({name} is not {self.markers[name]})")
-            case Select() if node.test and isinstance(node.operand, Name) and node.operand.type.name == "map":
+            case ast.Select() if node.test and isinstance(node.operand, ast.Name) and node.operand.type.name == "map":
                 name = self.name(node.operand).text
                 return Code(f"({name} is not None and {node.field!r} in {name})")
-            case Select() if _plain_field(node):
+            case ast.Select() if _plain_field(node):
                 code = self.code(node.operand)
                 return Code(f"{code.text}[{node.field!r}]", code.needs)
-            case Unary():
+            case ast.Unary():
                 return self.unary(node)
-            case Binary():
+            case ast.Binary():
                 return self.binary(node)
             case InList():
                 return self.in_list(node)
             case Apply():
                 return self.apply(node)
-            case Logic() | Conditional() | Coalesce():
+            case ast.Logic() | ast.Conditional() | Coalesce():
                 return self.held(node)
         return self.interpreted(node)
 
     def floating(self, node: Node) -> Code:
         """A node used for more than a comparison: a double that came as int must become one."""
         code = self.code(node)
-        if isinstance(node, Name) and node.type == DOUBLE and not node.local:
+        if isinstance(node, ast.Name) and node.type == DOUBLE and not node.local:
             self.floats.add(code.text)
         return code
 
@@ -172,7 +200,7 @@ class Generator:
             return f"({value!r})" if value < 0 or str(value).startswith("-") else repr(value)
         return self.constant(value)
 
-    def name(self, node: Name) -> Code:
+    def name(self, node: ast.Name) -> Code:
         """An input's variable."""
         if node.path not in self.inputs:
             name = f"v{len(self.inputs)}"
@@ -181,7 +209,7 @@ class Generator:
         name, kind = self.inputs[node.path]
         return Code(name, (name,), quiet=kind == BOOL)
 
-    def unary(self, node: Unary) -> Code:
+    def unary(self, node: ast.Unary) -> Code:
         """`!` and `-`."""
         if node.operator == "!":
             inner = self.code(node.operand)
@@ -193,10 +221,10 @@ class Generator:
             return Code(f"(-{plain(inner)})", inner.needs)
         return Code(f"sound(negative({plain(inner)}))", inner.needs)
 
-    def binary(self, node: Binary) -> Code:
+    def binary(self, node: ast.Binary) -> Code:
         """Arithmetic, comparison, `in`; what Python does alike for the types at hand is left to Python."""
         left_type, right_type, operator = node.left.type, node.right.type, node.operator
-        same = left_type == right_type and left_type in _SCALARS
+        same = left_type == right_type and left_type in ORDERED
         if operator in ("<", "<=", ">", ">=", "==", "!=") and same:
             return self.comparison(node)
         if operator == "in":
@@ -206,37 +234,36 @@ class Generator:
         left, right = self.floating(node.left), self.floating(node.right)
         needs = union(left, right)
         a, b = plain(left), plain(right)
-        if same and left_type == INT and operator in _INT_OPERATORS:
-            return Code(f"{_INT_OPERATORS[operator]}({a}, {b})", needs)
-        if same and left_type == DOUBLE and operator in "+-*/":
-            return Code(f"ratio({a}, {b})" if operator == "/" else f"({a} {operator} {b})", needs)
-        if same and operator == "+" and left_type in (STRING, BYTES):
-            return Code(f"({a} + {b})", needs)
+        if same and left_type in (INT, DOUBLE, STRING, BYTES) and operator in "+-*/%":
+            if left_type == INT or operator == "/":
+                run = ARITHMETIC[operator, left_type.name, right_type.name][1]
+                return Code(f"{self.constant(run)}({a}, {b})", needs)
+            return Code(f"({a} {operator} {b})", needs)
         if operator in ("==", "!="):
             return Code(f"equals({a}, {b})", needs, denied=operator == "!=")
         return Code(f"sound(binary({operator!r}, {a}, {b}))", needs)
 
-    def comparison(self, node: Binary) -> Code:
+    def comparison(self, node: ast.Binary) -> Code:
         """Two values of one scalar type. With ABSENT numbers, and with None == constant, it is quietly false."""
         left, right = self.code(node.left), self.code(node.right)
         numbers = node.left.type in NUMBERS
-        simple = all(isinstance(side, Name | Literal) for side in (node.left, node.right))
-        constant = isinstance(node.left, Literal) or isinstance(node.right, Literal)
+        simple = all(isinstance(side, ast.Name | ast.Literal) for side in (node.left, node.right))
+        constant = isinstance(node.left, ast.Literal) or isinstance(node.right, ast.Literal)
         needs = union(left, right)
         quiet = simple and bool(needs) and (numbers or (constant and node.operator in ("==", "!=")))
         operator = "==" if node.operator == "!=" else node.operator
         return Code(f"({plain(left)} {operator} {plain(right)})", needs, quiet, node.operator == "!=")
 
-    def membership(self, node: Binary) -> Code | None:
+    def membership(self, node: ast.Binary) -> Code | None:
         """`in` a constant list, or a list of texts; None where Python's `in` would mean something else."""
         kind = node.left.type
         right = node.right
         if kind not in (STRING, INT, DOUBLE) or right.type.args[:1] != (kind,):
             return None
-        if isinstance(right, ListNode) and all(isinstance(item, Literal) for item in right.items):
+        if isinstance(right, ast.ListNode) and _constant_list(right):
             left = self.code(node.left)
-            constant = self.constant(frozenset(item.value for item in right.items if isinstance(item, Literal)))
-            return Code(f"({plain(left)} in {constant})", left.needs, isinstance(node.left, Name))
+            constant = self.constant(frozenset(item.value for item in right.items if isinstance(item, ast.Literal)))
+            return Code(f"({plain(left)} in {constant})", left.needs, isinstance(node.left, ast.Name))
         if kind == STRING and right.type.name in ("list", "map"):
             left, other = self.code(node.left), self.code(right)
             return Code(f"({plain(left)} in {plain(other)})", union(left, other))
@@ -248,7 +275,7 @@ class Generator:
         value = self.floating(node.value)
         if entries is None:
             return self.interpreted(node)
-        quiet = isinstance(node.value, Name) and isinstance(entries, frozenset | set | dict)
+        quiet = isinstance(node.value, ast.Name) and isinstance(entries, frozenset | set | dict)
         return Code(f"({plain(value)} in {self.constant(entries)})", value.needs, quiet)
 
     def apply(self, node: Apply) -> Code:
@@ -261,7 +288,7 @@ class Generator:
             return Code(_TEXT_METHODS[name].format(*texts), needs)
         if name == "size" and types[0] != DYN:
             return Code(f"len({texts[0]})", needs)
-        if name == "matches" and isinstance(node.args[1], Literal):
+        if name == "matches" and isinstance(node.args[1], ast.Literal):
             search = self.constant(regex(node.args[1].value).search)
             return Code(f"({search}({texts[0]}) is not None)", needs)
         form = _static_form(node.function.overloads, types)
@@ -272,8 +299,12 @@ class Generator:
     def interpreted(self, node: Node) -> Code:
         """Anything else, by the interpreter."""
         name = self.temporary()
-        self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
+        self.interpret(name, node)
         return Code(name, (name,))
+
+    def interpret(self, name: str, node: Node) -> None:
+        """A statement that leaves what the interpreter says in a variable."""
+        self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
 
     # --- statements
 
@@ -286,23 +317,24 @@ class Generator:
     def assign(self, name: str, node: Node) -> None:
         """Statements that leave the node's value, or UNKNOWN, in a variable."""
         match node:
-            case Logic():
+            case ast.Logic() if all(operand.type == BOOL for operand in node.operands):
                 self.assign_logic(name, node)
-            case Conditional():
+            case ast.Conditional() if node.condition.type == BOOL:
                 self.assign_conditional(name, node)
-            case Coalesce():
-                self.assign_coalesce(name, node)
+            case Coalesce() if not any(arg.type in (DYN, NULL) for arg in node.args):
+                self.assign(name, node.args[0])
+                for arg in node.args[1:]:
+                    self.block(f"if {name} is UNKNOWN:", partial(self.assign, name, arg))
+            case ast.Logic() | ast.Conditional() | Coalesce():
+                self.interpret(name, node)
             case _:
                 code = self.floating(node)
                 unknown = self.is_unknown(code.needs)
                 self.emit(f"{name} = UNKNOWN if {unknown} else {plain(code)}" if unknown else f"{name} = {plain(code)}")
 
-    def assign_logic(self, name: str, node: Logic) -> None:
+    def assign_logic(self, name: str, node: ast.Logic) -> None:
         """Operands in order until one decides; an unknown one is remembered."""
         decides = "False" if node.operator == "&&" else "True"
-        if any(operand.type != BOOL for operand in node.operands):
-            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
-            return
         unknown = self.temporary()
         self.emit(f"{unknown} = False")
         self.operand(name, unknown, node.operands[0])
@@ -315,25 +347,13 @@ class Generator:
         self.assign(name, node)
         self.emit(f"if {name} is UNKNOWN: {unknown} = True")
 
-    def assign_conditional(self, name: str, node: Conditional) -> None:
+    def assign_conditional(self, name: str, node: ast.Conditional) -> None:
         """Only the chosen branch is evaluated."""
         condition = self.temporary()
-        if node.condition.type != BOOL:
-            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
-            return
         self.assign(condition, node.condition)
         self.block(f"if {condition} is True:", lambda: self.assign(name, node.then))
         self.block(f"elif {condition} is False:", lambda: self.assign(name, node.otherwise))
         self.emit(f"else: {name} = UNKNOWN")
-
-    def assign_coalesce(self, name: str, node: Coalesce) -> None:
-        """Operands in order until one is there."""
-        if any(arg.type in (DYN, NULL) for arg in node.args):
-            self.emit(f"{name} = sound(run({self.constant(node)}, Scope(row, lists)))")
-            return
-        self.assign(name, node.args[0])
-        for arg in node.args[1:]:
-            self.block(f"if {name} is UNKNOWN:", partial(self.assign, name, arg))
 
     # --- conditions
 
@@ -342,7 +362,7 @@ class Generator:
 
         Only a rule's ifs may use such code: they ask whether it holds before they ask whether inputs are there.
         """
-        if isinstance(node, Logic):
+        if isinstance(node, ast.Logic):
             wanted = node.operator == "&&"
             if all(_may_be_quiet(operand) for operand in node.operands):
                 parts = [self.condition(operand) for operand in node.operands]
@@ -351,23 +371,26 @@ class Generator:
         return self.code(node)
 
 
-def _plain_field(node: Select) -> bool:
+def _plain_field(node: ast.Select) -> bool:
     """A field of a map input whose values Python may use as they are."""
     kind = node.operand.type
     known = kind.name == "map" and kind.args[1] in (STRING, INT, BOOL) and not node.test
-    return known and isinstance(node.operand, Name) and not node.operand.local
+    return known and isinstance(node.operand, ast.Name) and not node.operand.local
+
+
+def _constant_list(node: Node) -> bool:
+    return isinstance(node, ast.ListNode) and all(isinstance(item, ast.Literal) for item in node.items)
 
 
 def _may_be_quiet(node: Node) -> bool:
     """Whether making its code emits no statements."""
-    if isinstance(node, Unary) and node.operator == "!":
+    if isinstance(node, ast.Unary) and node.operator == "!":
         return _may_be_quiet(node.operand)
-    if isinstance(node, Logic):
+    if isinstance(node, ast.Logic):
         return all(map(_may_be_quiet, node.operands))
-    simple = (Name, Literal)
-    if isinstance(node, Binary):
-        listed = isinstance(node.right, ListNode) and all(isinstance(item, Literal) for item in node.right.items)
-        return isinstance(node.left, simple) and (listed or isinstance(node.right, simple))
+    simple = (ast.Name, ast.Literal)
+    if isinstance(node, ast.Binary):
+        return isinstance(node.left, simple) and (_constant_list(node.right) or isinstance(node.right, simple))
     return isinstance(node, simple) or (isinstance(node, InList) and isinstance(node.value, simple))
 
 

@@ -6,7 +6,8 @@ until then). Chains of `&&` and of `||` are one node with many operands, so long
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from engine.language.lexer import SyntaxMistake, Token, tokens
@@ -376,6 +377,18 @@ class _Parser:
             raise SyntaxMistake("E208", "has() takes one field", token.start, end - token.start, hint)
         chosen = args[0]
         return Select(chosen.operand, chosen.field, True, start=token.start, end=end)
+
+
+def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """The node with each node directly below it changed."""
+
+    def changed(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return tuple([changed(inner) for inner in part])
+        return change(part) if isinstance(part, Node) else part
+
+    parts = {part.name: changed(getattr(node, part.name)) for part in fields(node) if not part.kw_only}
+    return replace(node, **parts)
 
 
 def dotted(node: Node) -> str | None:

@@ -9,27 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
+from engine.language import expression as ast
 from engine.language.check import Checked
-from engine.language.expression import (
-    Binary,
-    Call,
-    Conditional,
-    Ident,
-    Index,
-    ListNode,
-    Literal,
-    Logic,
-    Macro,
-    MapNode,
-    Message,
-    Name,
-    Node,
-    Select,
-    Unary,
-    parse,
-)
+from engine.language.expression import Node, parse
 from engine.language.operators import MISSING, binary, find, item, kind_of, listed, make_map, negative
 from engine.language.quantities import (
     INT_MAX,
@@ -139,11 +124,17 @@ def run(node: Node, scope: Scope) -> Any:
     return _RULES[type(node)](node, scope)
 
 
-def _literal(node: Literal, scope: Scope) -> Any:
+def _strictly(operation: Callable[..., Any], *values: Any) -> Any:
+    """An operation that needs all its operands: UNKNOWN if any is, else the first Failure."""
+    special = strict(values)
+    return operation(*values) if special is None else special
+
+
+def _literal(node: ast.Literal, scope: Scope) -> Any:
     return node.value
 
 
-def _name(node: Name, scope: Scope) -> Any:
+def _name(node: ast.Name, scope: Scope) -> Any:
     if node.local:
         return scope.local[node.path]
     value = scope.values.get(node.path)
@@ -156,25 +147,24 @@ def _present(node: Present, scope: Scope) -> bool:
     return scope.values.get(node.path) is not None or (not scope.row and node.path in scope.values)
 
 
-def _unresolved(node: Ident, scope: Scope) -> Failure:
+def _unresolved(node: ast.Ident, scope: Scope) -> Failure:
     return Failure(f"unknown name `{node.name}`")
 
 
-def _call(node: Call, scope: Scope) -> Failure:
+def _call(node: ast.Call, scope: Scope) -> Failure:
     return Failure(f"unknown function `{node.function}`")
 
 
-def _message(node: Message, scope: Scope) -> Failure:
+def _message(node: ast.Message, scope: Scope) -> Failure:
     return Failure(f"`{node.name}` would be a protobuf message, which don't exist here")
 
 
-def _select(node: Select, scope: Scope) -> Any:
+def _select(node: ast.Select, scope: Scope) -> Any:
     operand = run(node.operand, scope)
-    if node.test and operand is UNKNOWN:
-        return False
-    special = strict((operand,))
-    if special is not None:
-        return special
+    return False if node.test and operand is UNKNOWN else _strictly(partial(_field, node), operand)
+
+
+def _field(node: ast.Select, operand: Any) -> Any:
     if kind_of(operand) != "map":
         return Failure(f"{kind_of(operand)} has no field `{node.field}`")
     value = find(operand, node.field)
@@ -183,45 +173,40 @@ def _select(node: Select, scope: Scope) -> Any:
     return Failure(f"no key `{node.field}`") if value is MISSING else inward(value)
 
 
-def _index(node: Index, scope: Scope) -> Any:
-    operand, key = run(node.operand, scope), run(node.key, scope)
-    special = strict((operand, key))
-    return item(operand, key) if special is None else special
+def _index(node: ast.Index, scope: Scope) -> Any:
+    return _strictly(item, run(node.operand, scope), run(node.key, scope))
 
 
-def _unary(node: Unary, scope: Scope) -> Any:
+def _unary(node: ast.Unary, scope: Scope) -> Any:
     operand = run(node.operand, scope)
-    if node.operator == "!":
-        return negate(operand)
-    special = strict((operand,))
-    return negative(operand) if special is None else special
+    return negate(operand) if node.operator == "!" else _strictly(negative, operand)
 
 
-def _binary(node: Binary, scope: Scope) -> Any:
-    left, right = run(node.left, scope), run(node.right, scope)
-    special = strict((left, right))
-    return binary(node.operator, left, right) if special is None else special
+def _binary(node: ast.Binary, scope: Scope) -> Any:
+    return _strictly(partial(binary, node.operator), run(node.left, scope), run(node.right, scope))
 
 
-def _logic(node: Logic, scope: Scope) -> Any:
+def _logic(node: ast.Logic, scope: Scope) -> Any:
     return combine(node.operator, (run(operand, scope) for operand in node.operands))
 
 
-def _conditional(node: Conditional, scope: Scope) -> Any:
+def _conditional(node: ast.Conditional, scope: Scope) -> Any:
     condition = run(node.condition, scope)
     if condition is True or condition is False:
         return run(node.then if condition else node.otherwise, scope)
-    special = strict((condition,))
-    return Failure("`?:` needs true or false") if special is None else special
+    return _no_bool(condition, "?:")
 
 
-def _list(node: ListNode, scope: Scope) -> Any:
-    items = [run(part, scope) for part in node.items]
+def _list(node: ast.ListNode, scope: Scope) -> Any:
+    return _all_known([run(part, scope) for part in node.items])
+
+
+def _all_known(items: list[Any]) -> Any:
     special = strict(items)
     return items if special is None else special
 
 
-def _map(node: MapNode, scope: Scope) -> Any:
+def _map(node: ast.MapNode, scope: Scope) -> Any:
     pairs = [(run(key, scope), run(value, scope)) for key, value in node.entries]
     special = strict(part for pair in pairs for part in pair)
     return make_map(pairs) if special is None else special
@@ -234,12 +219,9 @@ def _apply(node: Apply, scope: Scope) -> Any:
 
 
 def _in_list(node: InList, scope: Scope) -> Any:
-    value = run(node.value, scope)
-    special = strict((value,))
-    if special is not None:
-        return special
-    entries = scope.lists.get(node.list_name)
-    return Failure(f"unknown list `{node.list_name}`") if entries is None else listed(entries, value)
+    value, entries = run(node.value, scope), scope.lists.get(node.list_name)
+    unknown = Failure(f"unknown list `{node.list_name}`")
+    return _strictly(lambda known: unknown if entries is None else listed(entries, known), value)
 
 
 def _coalesce(node: Coalesce, scope: Scope) -> Any:
@@ -252,7 +234,7 @@ def _coalesce(node: Coalesce, scope: Scope) -> Any:
     return last
 
 
-def _macro(node: Macro, scope: Scope) -> Any:
+def _macro(node: ast.Macro, scope: Scope) -> Any:
     over = run(node.over, scope)
     special = strict((over,))
     if special is not None:
@@ -272,23 +254,21 @@ def _macro(node: Macro, scope: Scope) -> Any:
         chosen = [part for part, flag in zip(items, flags, strict=True) if flag]
     if node.kind != "map":
         return len(chosen) == 1 if node.kind == "exists_one" else chosen
-    results = list(_bodies(node.body, node, chosen, scope))
-    special = strict(results)
-    return results if special is None else special
+    return _all_known(list(_bodies(node.body, node, chosen, scope)))
 
 
-def _bodies(body: Node, node: Macro, items: list[Any], scope: Scope) -> Iterator[Any]:
+def _bodies(body: Node, node: ast.Macro, items: list[Any], scope: Scope) -> Iterator[Any]:
     for part in items:
         yield run(body, replace(scope, local={**scope.local, node.variable: part}))
 
 
 def _no_bool(value: Any, where: str) -> Any:
-    special = strict((value,))
-    return Failure(f"`{where}` needs true or false") if special is None else special
+    return _strictly(lambda _: Failure(f"`{where}` needs true or false"), value)
 
 
 _RULES: dict[type[Node], Callable[[Any, Scope], Any]] = {
-    Literal: _literal, Name: _name, Present: _present, Ident: _unresolved, Select: _select, Index: _index,
-    Unary: _unary, Binary: _binary, Logic: _logic, Conditional: _conditional, ListNode: _list, MapNode: _map,
-    Macro: _macro, Call: _call, Message: _message, Apply: _apply, InList: _in_list, Coalesce: _coalesce,
+    ast.Literal: _literal, ast.Name: _name, Present: _present, ast.Ident: _unresolved, ast.Select: _select,
+    ast.Index: _index, ast.Unary: _unary, ast.Binary: _binary, ast.Logic: _logic, ast.Conditional: _conditional,
+    ast.ListNode: _list, ast.MapNode: _map, ast.Macro: _macro, ast.Call: _call, ast.Message: _message,
+    Apply: _apply, InList: _in_list, Coalesce: _coalesce,
 }  # fmt: skip

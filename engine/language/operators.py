@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container
+from operator import add, ge, gt, le, lt, mul, sub
 from typing import Any, Final
 
 from engine.language.functions import KINDS
 from engine.language.functions_values import whole
 from engine.language.quantities import Duration, Failure, Timestamp, UInt, inward
+from engine.language.types import DYN, NUMBERS, ORDERED, Type, join
 
-_NUMBERS = frozenset({"int", "uint", "double"})
-_ORDERED = frozenset({"bool", "string", "bytes", "timestamp", "duration"})
+_NUMBERS = frozenset(kind.name for kind in NUMBERS)
+_ORDERED = frozenset(kind.name for kind in ORDERED)
 _KEYS = frozenset({"bool", "int", "uint", "string"})
 MISSING: Final = object()
 """What `find` gives when there is no such key."""
@@ -71,9 +73,7 @@ def listed(entries: Container[Any], value: Any) -> bool | Failure:
         return Failure(f"in_list: {error}")
 
 
-_ORDER: dict[str, Callable[[Any, Any], bool]] = {
-    "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b, ">=": lambda a, b: a >= b,
-}  # fmt: skip
+_ORDER: dict[str, Callable[[Any, Any], Any]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def order(operator: str, left: Any, right: Any) -> bool | Failure:
@@ -135,43 +135,56 @@ def double_divide(left: float, right: float) -> float:
     return math.copysign(math.inf, left) * math.copysign(1.0, right)
 
 
-_ARITHMETIC: dict[tuple[str, str], Callable[[Any, Any], Any]] = {
-    ("+", "int"): lambda a, b: whole(a + b),
-    ("-", "int"): lambda a, b: whole(a - b),
-    ("*", "int"): lambda a, b: whole(a * b),
-    ("/", "int"): int_divide,
-    ("%", "int"): int_remainder,
-    ("+", "uint"): lambda a, b: UInt(int(a) + int(b)),
-    ("-", "uint"): lambda a, b: UInt(int(a) - int(b)),
-    ("*", "uint"): lambda a, b: UInt(int(a) * int(b)),
-    ("/", "uint"): lambda a, b: UInt(int(a) // int(b)),
-    ("%", "uint"): lambda a, b: UInt(int(a) % int(b)),
-    ("+", "double"): lambda a, b: a + b,
-    ("-", "double"): lambda a, b: a - b,
-    ("*", "double"): lambda a, b: a * b,
-    ("/", "double"): double_divide,
-    ("+", "string"): lambda a, b: a + b,
-    ("+", "bytes"): lambda a, b: a + b,
-    ("+", "list"): lambda a, b: [*a, *b],
-    ("+", "duration"): lambda a, b: Duration(a.ns + b.ns),
-    ("-", "duration"): lambda a, b: Duration(a.ns - b.ns),
-    ("-", "timestamp"): lambda a, b: Duration(a.ns - b.ns),
+Run = Callable[[Any, Any], Any]
+_WHOLE: dict[str, Run] = {
+    "+": lambda a, b: whole(a + b), "-": lambda a, b: whole(a - b), "*": lambda a, b: whole(a * b),
+    "/": int_divide, "%": int_remainder,
+}  # fmt: skip
+_UNSIGNED: dict[str, Run] = {
+    "+": lambda a, b: UInt(int(a) + int(b)), "-": lambda a, b: UInt(int(a) - int(b)),
+    "*": lambda a, b: UInt(int(a) * int(b)), "/": lambda a, b: UInt(int(a) // int(b)),
+    "%": lambda a, b: UInt(int(a) % int(b)),
+}  # fmt: skip
+_FRACTIONAL: dict[str, Run] = {"+": add, "-": sub, "*": mul, "/": double_divide}
+ARITHMETIC: dict[tuple[str, str, str], tuple[str, Run]] = {
+    **{(sign, "int", "int"): ("int", run) for sign, run in _WHOLE.items()},
+    **{(sign, "uint", "uint"): ("uint", run) for sign, run in _UNSIGNED.items()},
+    **{(sign, "double", "double"): ("double", run) for sign, run in _FRACTIONAL.items()},
+    ("+", "string", "string"): ("string", add),
+    ("+", "bytes", "bytes"): ("bytes", add),
+    ("+", "list", "list"): ("list", lambda a, b: [*a, *b]),
+    ("+", "duration", "duration"): ("duration", lambda a, b: Duration(a.ns + b.ns)),
+    ("-", "duration", "duration"): ("duration", lambda a, b: Duration(a.ns - b.ns)),
+    ("-", "timestamp", "timestamp"): ("duration", lambda a, b: Duration(a.ns - b.ns)),
+    ("+", "timestamp", "duration"): ("timestamp", lambda a, b: Timestamp(a.ns + b.ns)),
+    ("+", "duration", "timestamp"): ("timestamp", lambda a, b: Timestamp(a.ns + b.ns)),
+    ("-", "timestamp", "duration"): ("timestamp", lambda a, b: Timestamp(a.ns - b.ns)),
 }
-_MIXED: dict[tuple[str, str, str], Callable[[Any, Any], Any]] = {
-    ("+", "timestamp", "duration"): lambda a, b: Timestamp(a.ns + b.ns),
-    ("+", "duration", "timestamp"): lambda a, b: Timestamp(a.ns + b.ns),
-    ("-", "timestamp", "duration"): lambda a, b: Timestamp(a.ns - b.ns),
-}
+"""Operator and types of the operands → type of the result, and the Python behind it. Checker and generator read it."""
+
+
+def arithmetic_type(operator: str, left: Type, right: Type) -> Type | None:
+    """The type of left ⊕ right, or None if there is no such operation; beside dyn, the only possible one or dyn."""
+    if (operator, left.name, right.name) in ARITHMETIC:
+        return join(left, right) if left.name == "list" else Type(ARITHMETIC[operator, left.name, right.name][0])
+    possible = {
+        result
+        for (sign, first, second), (result, _) in ARITHMETIC.items()
+        if sign == operator and left.name in (first, "dyn") and right.name in (second, "dyn")
+    }
+    if len(possible) > 1 or possible == {"list"}:
+        return DYN
+    return Type(possible.pop()) if possible else None
 
 
 def arithmetic(operator: str, left: Any, right: Any) -> Any:
     """`+ - * / %` of two values of one type, or of times; overflow and division by zero are Failures."""
     first, second = kind_of(left), kind_of(right)
-    run = _ARITHMETIC.get((operator, first)) if first == second else _MIXED.get((operator, first, second))
-    if run is None:
+    found = ARITHMETIC.get((operator, first, second))
+    if found is None:
         return Failure(f"`{operator}` can't take {first} and {second}")
     try:
-        return run(left, right)
+        return found[1](left, right)
     except ZeroDivisionError:
         return Failure("division by zero")
     except ValueError as error:

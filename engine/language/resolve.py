@@ -11,23 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from engine.language import functions_moments, functions_places, functions_texts, functions_values
-from engine.language.expression import (
-    Binary,
-    Call,
-    Conditional,
-    Ident,
-    Index,
-    ListNode,
-    Literal,
-    Logic,
-    Macro,
-    MapNode,
-    Name,
-    Node,
-    Select,
-    Unary,
-    dotted,
-)
+from engine.language.expression import Call, Ident, Literal, Macro, Name, Node, Select, dotted, rebuilt
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
@@ -85,23 +69,7 @@ class _Resolver:
                 inner = local | {node.variable}
                 where = self.node(node.where, inner) if node.where else None
                 return replace(node, over=self.node(node.over, local), body=self.node(node.body, inner), where=where)
-            case Index():
-                return replace(node, operand=self.node(node.operand, local), key=self.node(node.key, local))
-            case Unary():
-                return replace(node, operand=self.node(node.operand, local))
-            case Binary():
-                return replace(node, left=self.node(node.left, local), right=self.node(node.right, local))
-            case Logic():
-                return replace(node, operands=self.all(node.operands, local))
-            case Conditional():
-                condition, then = self.node(node.condition, local), self.node(node.then, local)
-                return replace(node, condition=condition, then=then, otherwise=self.node(node.otherwise, local))
-            case ListNode():
-                return replace(node, items=self.all(node.items, local))
-            case MapNode():
-                pairs = tuple((self.node(key, local), self.node(value, local)) for key, value in node.entries)
-                return replace(node, entries=pairs)
-        return node
+        return rebuilt(node, lambda child: self.node(child, local))
 
     def all(self, nodes: tuple[Node, ...], local: frozenset[str]) -> tuple[Node, ...]:
         return tuple([self.node(item, local) for item in nodes])

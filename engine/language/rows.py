@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.language.check import Checked
-from engine.language.codegen import Generator, TooDeep
-from engine.language.emitted import BUILTINS, Code, plain
+from engine.language.codegen import BUILTINS, Code, Generator, TooDeep, plain
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
 from engine.language.types import DURATION, DYN, TIMESTAMP

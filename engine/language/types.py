@@ -22,6 +22,7 @@ STRING, BYTES, NULL, DYN = Type("string"), Type("bytes"), Type("null"), Type("dy
 TIMESTAMP, DURATION = Type("timestamp"), Type("duration")
 IP, CIDR, TYPE = Type("ip"), Type("cidr"), Type("type")
 NUMBERS = frozenset({INT, UINT, DOUBLE})
+ORDERED = NUMBERS | {BOOL, STRING, BYTES, TIMESTAMP, DURATION}
 
 _SIMPLE = {
     t.name: t for t in (BOOL, INT, UINT, DOUBLE, STRING, BYTES, NULL, DYN, TIMESTAMP, DURATION, IP, CIDR, TYPE)

@@ -6,42 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.language.expression import (
-    Binary,
-    Call,
-    Conditional,
-    Ident,
-    Index,
-    ListNode,
-    Literal,
-    Logic,
-    Macro,
-    MapNode,
-    Message,
-    Name,
-    Node,
-    Select,
-    Unary,
-)
+from engine.language import expression as ast
+from engine.language.expression import Node
 from engine.language.functions import FUNCTIONS, KINDS, Overload
+from engine.language.functions_moments import parse_duration, parse_timestamp, zone
+from engine.language.functions_places import address, network
+from engine.language.functions_texts import regex
+from engine.language.operators import arithmetic_type
 from engine.language.quantities import TypeName
 from engine.language.resolve import Apply, Coalesce, InList, Present, dotted_anywhere, root_of
-from engine.language.types import (
-    BOOL,
-    DOUBLE,
-    DYN,
-    INT,
-    NULL,
-    STRING,
-    UINT,
-    Type,
-    fits,
-    join,
-    list_of,
-    map_of,
-)
+from engine.language.types import BOOL, DOUBLE, DYN, INT, NULL, ORDERED, STRING, UINT, Type, fits, join, list_of, map_of
 from engine.language.typing_mistakes import Mistakes
-from engine.language.typing_tables import ORDERED, arithmetic, constant_reader
+
+_READERS: dict[tuple[str, int], Callable[[str], Any]] = {
+    ("matches", 1): regex, ("timestamp", 0): parse_timestamp, ("duration", 0): parse_duration, ("ip", 0): address,
+    ("cidr", 0): network, ("ip_in", 1): lambda text: network(text) if "/" in text else address(text),
+}  # fmt: skip
+"""Function and number of an argument → what reads it when it is constant; ValueError for what can't be right."""
 
 
 @dataclass(slots=True)
@@ -58,12 +39,12 @@ class Typer(Mistakes):
 
     def literal_as(self, node: Node, wanted: Type) -> Node:
         """A whole-number literal, or a list, choice or coalesce of them, as double where double is wanted."""
-        if wanted == DOUBLE and isinstance(node, Literal) and node.type == INT:
+        if wanted == DOUBLE and isinstance(node, ast.Literal) and node.type == INT:
             return replace(node, value=float(node.value), type=DOUBLE)
-        if wanted.name == "list" and wanted.args and isinstance(node, ListNode):
+        if wanted.name == "list" and wanted.args and isinstance(node, ast.ListNode):
             items = tuple(self.literal_as(item, wanted.args[0]) for item in node.items)
             return replace(node, items=items, type=wanted) if self.list_type(items) == wanted else node
-        if wanted == DOUBLE and isinstance(node, Conditional):
+        if wanted == DOUBLE and isinstance(node, ast.Conditional):
             then, otherwise = self.literal_as(node.then, wanted), self.literal_as(node.otherwise, wanted)
             if then.type == otherwise.type == DOUBLE:
                 return replace(node, then=then, otherwise=otherwise, type=DOUBLE)
@@ -89,13 +70,13 @@ class Typer(Mistakes):
         rule: Callable[[Typer, Any], Node] | None = _RULES.get(type(node))
         return node if rule is None else rule(self, node)
 
-    def literal(self, node: Literal) -> Node:
+    def literal(self, node: ast.Literal) -> Node:
         """A constant; type values are refused."""
         if isinstance(node.value, TypeName):
             return self.mistake(node, "E310", f"`{node.value.name}` is a type, and types are not values here")
         return replace(node, type=Type(KINDS[type(node.value)]))
 
-    def name(self, node: Name) -> Node:
+    def name(self, node: ast.Name) -> Node:
         """A declared input or a macro's variable."""
         if node.local:
             return replace(node, type=next(t for name, t in reversed(self.variables) if name == node.path))
@@ -113,7 +94,7 @@ class Typer(Mistakes):
         hint = self.diagnostics.did_you_mean(path, [*self.names, *(name for name, _ in self.variables)])
         return self.mistake(node, "E301", f"unknown name `{path}`", hint)
 
-    def select(self, node: Select) -> Node:
+    def select(self, node: ast.Select) -> Node:
         """A field of a map."""
         root = root_of(node)
         if root is not None and dotted_anywhere(node) is not None:
@@ -127,7 +108,7 @@ class Typer(Mistakes):
         message = f"`{self.source(operand)}` is {kind} and has no field `{node.field}`"
         return self.mistake(node, "E309", message, found=str(kind), wanted="a map")
 
-    def index(self, node: Index) -> Node:
+    def index(self, node: ast.Index) -> Node:
         """An item of a list or map."""
         operand, key = self.typed(node.operand), self.typed(node.key)
         kind = operand.type
@@ -142,7 +123,7 @@ class Typer(Mistakes):
             return self.wrong_type(key, wanted, "E304")
         return replace(node, type=kind.args[-1])
 
-    def unary(self, node: Unary) -> Node:
+    def unary(self, node: ast.Unary) -> Node:
         """`!` of a bool, `-` of an int or double."""
         operand = self.typed(node.operand)
         wanted = (BOOL,) if node.operator == "!" else (INT, DOUBLE)
@@ -152,7 +133,7 @@ class Typer(Mistakes):
             return self.mistake(operand, "E304", message, found=str(operand.type), wanted=names)
         return replace(node, operand=operand, type=BOOL if node.operator == "!" else operand.type)
 
-    def logic(self, node: Logic) -> Node:
+    def logic(self, node: ast.Logic) -> Node:
         """`&&` and `||` of bools; every operand is looked at."""
         operands = tuple(self.boolean(operand, node.operator) for operand in node.operands)
         return replace(node, operands=operands, type=BOOL)
@@ -166,7 +147,7 @@ class Typer(Mistakes):
         message = f"`{where}` joins conditions, but `{self.source(node)}` is {node.type}"
         return self.mistake(node, "E304", message, hint, str(node.type), "bool")
 
-    def conditional(self, node: Conditional) -> Node:
+    def conditional(self, node: ast.Conditional) -> Node:
         """`?:` with branches of one type."""
         condition = self.boolean(node.condition, "?:")
         then, otherwise = self.alike(self.typed(node.then), self.typed(node.otherwise))
@@ -176,14 +157,14 @@ class Typer(Mistakes):
             return self.mistake(otherwise, "E305", message, found=str(otherwise.type), wanted=str(then.type))
         return replace(node, type=otherwise.type if then.type == DYN else then.type)
 
-    def listing(self, node: ListNode) -> Node:
+    def listing(self, node: ast.ListNode) -> Node:
         """`[…]`; whole numbers beside fractional ones are double."""
         items = tuple(map(self.typed, node.items))
         if any(item.type == DOUBLE for item in items):
             items = tuple(self.literal_as(item, DOUBLE) for item in items)
         return replace(node, items=items, type=self.list_type(items))
 
-    def mapping(self, node: MapNode) -> Node:
+    def mapping(self, node: ast.MapNode) -> Node:
         """`{…}`; keys are text, whole numbers or bools."""
         entries = tuple((self.typed(key), self.typed(value)) for key, value in node.entries)
         for key, _ in entries:
@@ -195,7 +176,7 @@ class Typer(Mistakes):
         keys, values = (self.list_type(tuple(entry[i] for entry in entries)).args[0] for i in (0, 1))
         return replace(node, entries=entries, type=map_of(keys, values))
 
-    def binary(self, node: Binary) -> Node:
+    def binary(self, node: ast.Binary) -> Node:
         """Arithmetic, comparison, `in`."""
         left, right = self.typed(node.left), self.typed(node.right)
         if node.operator == "in":
@@ -206,48 +187,48 @@ class Typer(Mistakes):
             return self.equality(node)
         if node.operator in ("<", "<=", ">", ">="):
             return self.ordering(node)
-        found = arithmetic(node.operator, left.type, right.type)
+        found = arithmetic_type(node.operator, left.type, right.type)
         return self.misfit(node, "E304") if found is None else replace(node, type=found)
 
-    def equality(self, node: Binary) -> Node:
+    def equality(self, node: ast.Binary) -> Node:
         """`==` and `!=` of one type; null is no way to ask whether an input is there."""
         left, right = node.left, node.right
-        null = next((n for n in (left, right) if isinstance(n, Literal) and n.value is None), None)
+        null = next((n for n in (left, right) if isinstance(n, ast.Literal) and n.value is None), None)
         other = right if null is left else left
         if null is not None and other.type not in (NULL, DYN):
-            asked = f"`has({self.source(other)})`" if isinstance(other, Name) else "has()"
+            asked = f"`has({self.source(other)})`" if isinstance(other, ast.Name) else "has()"
             hint = f"an absent value is UNKNOWN, never null; ask with {asked}"
             return self.mistake(null, "E305", f"`{self.source(other)}` is {other.type} and never null", hint)
         return replace(node, type=BOOL) if fits(left.type, right.type) else self.misfit(node, "E305")
 
-    def ordering(self, node: Binary) -> Node:
+    def ordering(self, node: ast.Binary) -> Node:
         """`<` and its kin of one ordered type."""
         for side in (node.left, node.right):
-            if side.type not in ORDERED:
+            if side.type not in ORDERED | {DYN}:
                 message = f"`{self.source(side)}` is {side.type}, which has no order"
                 return self.mistake(side, "E304", message, found=str(side.type), wanted="a number, text or time")
         return replace(node, type=BOOL) if fits(node.left.type, node.right.type) else self.misfit(node, "E305")
 
-    def misfit(self, node: Binary, code: str) -> Node:
+    def misfit(self, node: ast.Binary, code: str) -> Node:
         """Two operands that don't go together; the caret stands under the constant one, else under both."""
         left, right = node.left, node.right
         types = {left.type, right.type}
         if types == {INT, DOUBLE}:
             whole, fraction = (left, right) if left.type == INT else (right, left)
-            if isinstance(fraction, Literal):
+            if isinstance(fraction, ast.Literal):
                 message = f"`{self.source(fraction)}` is fractional, but `{self.source(whole)}` is a whole number (int)"
                 hint = f"use a whole number, or convert: double({self.source(whole)})"
                 return self.mistake(fraction, "E306", message, hint, "double", "int", node)
             hint = f"convert: double({self.source(whole)})"
         else:
             hint = "write the number with u, such as 5u" if types == {INT, UINT} else ""
-        at = next((n for n in (right, left) if isinstance(n, Literal)), node)
+        at = next((n for n in (right, left) if isinstance(n, ast.Literal)), node)
         other = left if at is right else right
         message = f"`{node.operator}` can't take {left.type} and {right.type}"
         found, wanted = (str(right.type), str(left.type)) if at is node else (str(at.type), str(other.type))
         return self.mistake(at, code, message, hint, found, wanted, node)
 
-    def membership(self, node: Binary, left: Node, right: Node) -> Node:
+    def membership(self, node: ast.Binary, left: Node, right: Node) -> Node:
         """`in` a list or the keys of a map."""
         kind = right.type
         if kind != DYN and kind.name not in ("list", "map"):
@@ -257,7 +238,7 @@ class Typer(Mistakes):
         right = self.literal_as(right, list_of(left.type)) if kind.name == "list" else right
         inner = right.type.args[0] if right.type.args else DYN
         left = self.literal_as(left, inner)
-        items = right.items if isinstance(right, ListNode) else ()
+        items = right.items if isinstance(right, ast.ListNode) else ()
         odd = next((i for i in items if not fits(i.type, left.type)), None if fits(left.type, inner) else right)
         if odd is not None:
             found = inner if odd is right else odd.type
@@ -265,7 +246,7 @@ class Typer(Mistakes):
             return self.mistake(odd, "E305", message, found=str(found), wanted=str(left.type))
         return replace(node, left=left, right=right, type=BOOL)
 
-    def macro(self, node: Macro) -> Node:
+    def macro(self, node: ast.Macro) -> Node:
         """`all`, `exists`, `exists_one`, `filter`, `map` over a list or the keys of a map."""
         over = self.typed(node.over)
         kind = over.type
@@ -282,7 +263,7 @@ class Typer(Mistakes):
 
     # --- calls
 
-    def call(self, node: Call) -> Node:
+    def call(self, node: ast.Call) -> Node:
         """A call that resolved to no function."""
         if node.function == "in_list":
             return self.mistake(node, "E303", 'in_list takes a list\'s name as text and a value: in_list("name", x)')
@@ -292,7 +273,7 @@ class Typer(Mistakes):
             self.at_word(node, node.function), "E302", f"unknown function `{node.function}`", self.call_hint(node)
         )
 
-    def call_hint(self, node: Call) -> str:
+    def call_hint(self, node: ast.Call) -> str:
         """The same name called the other way, or near names."""
         receiver, space = node.target is not None, dotted_anywhere(node.target) if node.target else None
         other = FUNCTIONS.get((node.function, not receiver))
@@ -335,12 +316,12 @@ class Typer(Mistakes):
     def constants(self, node: Apply) -> None:
         """Constant arguments that can only ever fail, such as a broken regular expression."""
         for i, arg in enumerate(node.args):
-            test = constant_reader(node.function.name, i)
-            for part in arg.items if isinstance(arg, ListNode) else (arg,):
-                if test and isinstance(part, Literal) and isinstance(part.value, str):
+            test = zone if i == 1 and node.function.name.startswith("get") else _READERS.get((node.function.name, i))
+            for part in arg.items if isinstance(arg, ast.ListNode) else (arg,):
+                if test and isinstance(part, ast.Literal) and isinstance(part.value, str):
                     self.constant(part, test)
 
-    def constant(self, node: Literal, test: Callable[[str], Any]) -> None:
+    def constant(self, node: ast.Literal, test: Callable[[str], Any]) -> None:
         """One constant argument, which the function's own reader must accept."""
         try:
             test(node.value)
@@ -372,14 +353,15 @@ class Typer(Mistakes):
             found = arg.type if found == DYN else found
         return replace(node, args=args, type=found)
 
-    def message(self, node: Message) -> Node:
+    def message(self, node: ast.Message) -> Node:
         """Protobuf messages don't exist here."""
         return self.mistake(node, "E310", f"`{node.name}{{…}}` makes a protobuf message, which don't exist here")
 
 
 _RULES: dict[type[Node], Callable[[Typer, Any], Node]] = {
-    Literal: Typer.literal, Name: Typer.name, Present: Typer.present, Ident: Typer.unknown, Select: Typer.select,
-    Index: Typer.index, Unary: Typer.unary, Logic: Typer.logic, Conditional: Typer.conditional,
-    ListNode: Typer.listing, MapNode: Typer.mapping, Binary: Typer.binary, Macro: Typer.macro, Call: Typer.call,
-    Apply: Typer.apply, InList: Typer.in_list, Coalesce: Typer.coalesce, Message: Typer.message,
+    ast.Literal: Typer.literal, ast.Name: Typer.name, Present: Typer.present, ast.Ident: Typer.unknown,
+    ast.Select: Typer.select, ast.Index: Typer.index, ast.Unary: Typer.unary, ast.Logic: Typer.logic,
+    ast.Conditional: Typer.conditional, ast.ListNode: Typer.listing, ast.MapNode: Typer.mapping,
+    ast.Binary: Typer.binary, ast.Macro: Typer.macro, ast.Call: Typer.call, ast.Message: Typer.message,
+    Apply: Typer.apply, InList: Typer.in_list, Coalesce: Typer.coalesce,
 }  # fmt: skip

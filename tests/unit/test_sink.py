@@ -244,7 +244,7 @@ def test_a_known_id_with_another_body_is_a_conflict(settings_of, tmp_path, files
     """The known event stays, in profiles too, and the row is named."""
     settings = installation(settings_of, tmp_path, "whole")
     summary = imported(settings, written(tmp_path / "other.jsonl", [{**next(events()), "user.id": "u1"}]))
-    assert (summary.new, summary.conflicts, "another body" in [*summary.reasons][0]) == (0, 1, True)
+    assert (summary.new, summary.conflicts, "another body" in next(iter(summary.reasons))) == (0, 1, True)
     assert contents(settings) == whole
 
 

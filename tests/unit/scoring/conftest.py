@@ -29,15 +29,17 @@ def shop_table(rows: int = 6_000, seed: int = 1) -> pa.Table:
     new = random.random(rows) < 0.3
     odds = -4 + 0.02 * amount + 1.5 * new + 0.1 * count
     time_us = START_US + np.sort(random.integers(0, 40 * DAY_US, rows))
-    return pa.table({
-        "txn.amount": pa.array(amount, mask=random.random(rows) < 0.05),
-        "card.count_1d": count,
-        "device.is_new": new,
-        "event_time": pa.array(time_us, pa.timestamp("us", "UTC")),
-        "label": random.random(rows) < 1 / (1 + np.exp(-odds)),
-        "label_known": pa.array(time_us + 2 * DAY_US, pa.timestamp("us", "UTC")),
-        "group": [f"card-{n}" for n in random.integers(0, 500, rows)],
-    })
+    return pa.table(
+        {
+            "txn.amount": pa.array(amount, mask=random.random(rows) < 0.05),
+            "card.count_1d": count,
+            "device.is_new": new,
+            "event_time": pa.array(time_us, pa.timestamp("us", "UTC")),
+            "label": random.random(rows) < 1 / (1 + np.exp(-odds)),
+            "label_known": pa.array(time_us + 2 * DAY_US, pa.timestamp("us", "UTC")),
+            "group": [f"card-{n}" for n in random.integers(0, 500, rows)],
+        }
+    )
 
 
 def shop_config(**changes: object) -> TrainConfig:

@@ -87,6 +87,7 @@ def test_only_labels_known_at_the_cut_off_count():
 
 def test_a_card_is_left_out_from_the_day_after_its_fraud_was_known():
     """Same day and unknown frauds leave a card in; so do frauds from before the training window."""
+
     def row(day: float, known: float, group: str, fraud: bool) -> tuple[int, int, str, bool]:
         return START_US + int(day * DAY_US), START_US + int(known * DAY_US), group, fraud
 

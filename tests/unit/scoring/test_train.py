@@ -106,7 +106,8 @@ def test_the_report_stands_alone(trained: TrainedModel):
 
 def test_a_config_can_be_written_as_yaml(table, trained):
     """A YAML file gives the same configuration as the same words in Python."""
-    config = read_config(b"""
+    config = read_config(
+        b"""
 name: shop
 version: "1"
 event_kind: payment
@@ -117,7 +118,9 @@ delay_days: 2
 booster: {rounds: 20}
 parity_rows: 40
 alerts_per_day: 5
-""", "train.yaml")
+""",
+        "train.yaml",
+    )
     assert config == shop_config()
 
 
