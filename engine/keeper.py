@@ -22,8 +22,8 @@ from engine.records import attempt_record, event_of, settle_record
 from engine.values import Record, Stored
 
 CHECKPOINT_S = 0.5
-RESTART_OVER_BYTES = 128 * 1024 * 1024
-"""A write-ahead log past this size is started anew, which stops writers for some ten milliseconds."""
+RESTART_OVER_BYTES = 16 * 1024 * 1024
+"""A write-ahead log past this size is started anew, which stops writers for a millisecond or two."""
 RECONCILE_S = 60.0
 UNDECIDED_AFTER_US = 60 * 1_000_000
 """An admission without a record for so long was given up: its caller's deadline has passed."""

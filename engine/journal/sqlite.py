@@ -49,6 +49,7 @@ _COLUMNS = 16
 _SELECT = "SELECT seq, kind, id, digest, event_us, payment, public, personal, number, known_us, writer FROM record "
 _ROWS_PER_INSERT = 64
 GATHER_MAX = 512
+PAGE_BYTES = 4_096
 BULK_WAL_BYTES = 64 * 1024 * 1024
 """A bulk moves its write-ahead log into the file whenever it is this long: no keeper may be there to do it."""
 
@@ -103,7 +104,7 @@ class SqliteJournal:
         answers = self._commit(records, (source, position) if source else None)
         self._failed = False
         if self._wal_bytes() > BULK_WAL_BYTES:
-            self.checkpoint(BULK_WAL_BYTES)
+            self._locked("PRAGMA wal_checkpoint(TRUNCATE)", ())
         return answers
 
     async def find(self, record_id: str) -> Stored | None:
@@ -178,14 +179,20 @@ class SqliteJournal:
         self._locked("UPDATE outbox SET attempts = attempts + 1, due_us = ? WHERE id = ?", (due_us, notice_id))
 
     def checkpoint(self, restart_over_bytes: int) -> int:
-        """Move the write-ahead log into the file; past a size start the log anew. Returns its size before, bytes."""
-        size = self._wal_bytes()
-        if size > restart_over_bytes:
-            self._locked("PRAGMA wal_checkpoint(TRUNCATE)", ())
-        else:
-            with self._mutex, self._translated():
-                self._write.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        return size
+        """Move the write-ahead log into the file; past a size start the log anew. Returns its length before, bytes."""
+        length = self._move_on() * PAGE_BYTES
+        if length > restart_over_bytes:
+            # Twice without stopping anybody, so that little is left to move while writers wait. The file keeps its
+            # size unless it is far too large: a log that grows costs more than one written over, above all its fsync.
+            self._move_on()
+            how = "TRUNCATE" if self._wal_bytes() > 4 * restart_over_bytes else "RESTART"
+            self._locked(f"PRAGMA wal_checkpoint({how})", ())
+        return length
+
+    def _move_on(self) -> int:
+        """Move what can be moved while others write; returns the length of the log in pages."""
+        with self._mutex, self._translated():
+            return int(self._write.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()[1])
 
     def _wal_bytes(self) -> int:
         wal = Path(f"{self._path}-wal")

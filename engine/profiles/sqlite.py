@@ -39,6 +39,7 @@ INSERT OR IGNORE INTO meta VALUES ('next', '1');
 BULK_WAL_BYTES = 64 * 1024 * 1024
 """A bulk merge moves its write-ahead log into the file whenever it is this long."""
 _BULK = "bulk"
+PAGE_BYTES = 4_096
 _RETRY_S = 0.0003
 _LAZY_S = 0.004
 """How long a settlement may wait for an admission to share its transaction."""
@@ -148,7 +149,7 @@ class SqliteProfiles:
         batch: list[Merge] = []
         for _, same in groupby(parts, key=lambda part: part.key):
             batch += same
-            if len(batch) >= 2_000:
+            if len(batch) >= 250:
                 self._merge_batch(batch, next_number)
                 batch = []
         self._merge_batch(batch, next_number)
@@ -160,7 +161,8 @@ class SqliteProfiles:
                 transaction.entities[part.key].merge(part)
             transaction.number = max(transaction.number, next_number)
         if self._wal_bytes() > BULK_WAL_BYTES:
-            self.checkpoint(BULK_WAL_BYTES)
+            with self._locked():
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def reset(self, layouts: Mapping[str, LogLayout]) -> None:
         """Open the file without its profiles and layouts, to be rebuilt from the journal."""
@@ -225,12 +227,14 @@ class SqliteProfiles:
     @_translated()
     def checkpoint(self, restart_over_bytes: int) -> bool:
         """Move the write-ahead log into the file; past a size start the log anew. Whether all of it was moved."""
-        if self._wal_bytes() > restart_over_bytes:
+        busy, total, moved = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        if total * PAGE_BYTES > restart_over_bytes:
+            # Twice without stopping anybody, so that little is left to move while writers wait. The file keeps its
+            # size unless it is far too large: a log that grows costs its writers more than one that is written over.
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            how = "TRUNCATE" if self._wal_bytes() > 4 * restart_over_bytes else "RESTART"
             with self._locked():
-                row = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        else:
-            row = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        busy, total, moved = row
+                busy, total, moved = self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         return bool(not busy and total == moved)
 
     def _wal_bytes(self) -> int:

@@ -17,8 +17,8 @@ from engine.profiles.store import Change, Merge
 from engine.schema import DISPOSITIONS
 from engine.values import EntityEvent, EntityState
 
-CHUNK_ROWS = 32
-"""Rows of a chunk: a full one is never rewritten, the tail costs at most this much (docs/adr/0002)."""
+CHUNK_BYTES = 3_840
+"""Most bytes of a chunk: a full one is never rewritten, and one fits in a page of SQLite's (docs/adr/0002)."""
 _WAY = ("pending", "abandoned", "declined_by_us", "challenge_failed", "declined_by_issuer", "approved")
 _RANK = tuple(_WAY.index(word) for word in DISPOSITIONS)
 """Code of a disposition → how far on a payment's way it is. The farthest stays, in whatever order they arrive."""
@@ -37,6 +37,11 @@ class Entity:
     """Numbers of the parts that the store holds."""
     dirty: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a full chunk."""
+        return max(CHUNK_BYTES // self.layout.size, 1)
 
     @property
     def log(self) -> bytes:
@@ -78,7 +83,7 @@ class Entity:
         if fresh:
             rows = self.layout.rows(self.log + fresh)
             log = b"".join(self._counted_once(sorted(rows, key=self.layout.number_of)))
-            width = CHUNK_ROWS * size
+            width = self.chunk_rows * size
             self.gone |= self.chunks.keys()
             self.chunks = {1 + at // width: log[at : at + width] for at in range(0, len(log), width)}
             self.dirty |= self.chunks.keys()
@@ -108,12 +113,12 @@ class Entity:
 
     def _add_row(self, row: bytes) -> None:
         last = max(self.chunks, default=0)
-        if last and len(self.chunks[last]) < CHUNK_ROWS * self.layout.size:
+        if last and len(self.chunks[last]) < self.chunk_rows * self.layout.size:
             self.chunks[last] += row
         else:
             last += 1
             self.chunks[last] = row
-            if last > self.layout.keep // CHUNK_ROWS:
+            if last > self.layout.keep // self.chunk_rows:
                 self._drop_outdated()
         self.dirty.add(last)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import BodyConflict, PolicyError
 from engine.eventlog import LogLayout, LogView
-from engine.profiles.state import CHUNK_ROWS, Entity
+from engine.profiles.state import Entity
 from engine.profiles.store import Admit, Change, Merge
 from engine.values import EntityEvent
 from tests.contracts.conftest import LAYOUTS, PROFILES
@@ -121,14 +121,15 @@ async def test_what_is_pending_is_listed_until_it_is_settled(profiles):
 async def test_only_the_newest_rows_count_and_the_cut_is_known(profiles):
     """Past `keep` rows the oldest are dropped chunk by chunk, and the view says how far back it reaches."""
     layout = LAYOUTS["user"]
-    for number in range(1, layout.keep + 2 * CHUNK_ROWS + 2):
+    chunk_rows = Entity(layout, USER).chunk_rows
+    for number in range(1, layout.keep + 2 * chunk_rows + 2):
         await profiles.admit(Admit(f"e{number}", b"d", b"", (entry(number),)), None)
     state = await user(profiles)
     view = LogView(layout, state.log, state.head.get("dropped", 0))
-    newest = layout.keep + 2 * CHUNK_ROWS + 1
+    newest = layout.keep + 2 * chunk_rows + 1
     assert view.times == [n * 1000 for n in range(newest - layout.keep + 1, newest + 1)]
     assert view.cut_us == (newest - layout.keep) * 1000
-    assert len(ids(state)) < layout.keep + 2 * CHUNK_ROWS
+    assert len(ids(state)) < layout.keep + 2 * chunk_rows
 
 
 async def test_the_first_admission_can_be_read_again(profiles):

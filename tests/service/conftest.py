@@ -107,6 +107,6 @@ async def service(open_service: Open) -> AsyncIterator[Service]:
 @pytest.fixture
 async def real_service(tmp_path: Path) -> AsyncIterator[Service]:
     """A service over the engine that ships, with the policy that ships, in a folder of its own."""
-    settings = read_settings(tmp_path, {"port": 0, "rules": ROOT / "rules"}, {})
+    settings = read_settings(tmp_path, {"port": 0, "rules": ROOT / "rules", "models": ROOT / "models"}, {})
     async with _open(settings, make=open_engine) as running:
         yield running

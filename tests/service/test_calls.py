@@ -113,7 +113,8 @@ async def test_a_call_without_a_deadline_gets_the_default(open_service: Open) ->
     async with open_service(deadline_ms=50) as service:
         error = await refused(service.decide(timeout=None, attributes={"do": "late"}))
         assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "the journal was late" in error.details()
+        # The engine and the boundary both keep the deadline; either may be the first to say so.
+        assert error.details().startswith(("the journal was late", "the deadline passed"))
 
 
 async def test_a_hopeless_deadline_begins_nothing(open_service: Open) -> None:
