@@ -145,7 +145,7 @@ class SqliteProfiles:
             return [Pending(*row) for row in self._db.execute(sql, (before_us,))]
 
     def merge(self, parts: Iterable[Merge], next_number: int) -> None:
-        """Bulk merge, 2,000 entities a transaction; parts come sorted by key."""
+        """Bulk merge, 250 entities a transaction, for which a server beside it waits; parts come sorted by key."""
         batch: list[Merge] = []
         for _, same in groupby(parts, key=lambda part: part.key):
             batch += same
