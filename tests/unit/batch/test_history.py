@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from random import Random
 
 import orjson
 import pytest
@@ -14,7 +15,7 @@ from engine.errors import MappingError
 from engine.features.offline import build
 from engine.records import event_record
 from engine.sink import ImportSink
-from engine.values import Record
+from engine.values import Action, Record
 from tests.conftest import NOW_US, payment
 
 TIME = "2026-03-01T10:{:02}:00Z"
@@ -132,3 +133,37 @@ def test_one_file_may_hold_both(tmp_path, settings_of):
     assert len(list(history.items())) == len(EVENTS) + len(OUTCOMES) + 2
     with pytest.raises(MappingError, match=r"holds no events.jsonl"):
         list(from_files(tmp_path, silent))
+
+
+async def test_the_table_is_what_decisions_saw(engine):
+    """From the journal of a live engine each row equals, bit for bit, the features that its decision was made from."""
+    random = Random(7)
+    for number in range(120):
+        fields = {
+            "user__id": f"u{random.randrange(4)}", "device__id": f"d{random.randrange(3)}",
+            "card__token": f"tok_{random.randrange(3)}", "txn__amount_minor": random.choice([900, 60_000, 900_000]),
+        }  # fmt: skip
+        await engine.decide(payment(number, at_s=600 * number, **fields))
+        await engine.pipeline.drain()
+        if random.random() < 0.4:
+            status = random.choice(["approved", "declined"])
+            result = payment(
+                1000 + number, at_s=600 * number + 60, kind="payment_result", payment__id=f"p{number}",
+                result__status=status, **fields,
+            )  # fmt: skip
+            await engine.record(result)
+        if random.random() < 0.1:
+            at_us = NOW_US + (600 * number + 120) * 1_000_000
+            kind = random.choice(["chargeback", "confirmed_fraud"])
+            await engine.record_outcome({"id": f"o{number}", "kind": kind, "event_id": f"e{number}", "time_us": at_us})
+        await engine.pipeline.drain()
+    program = engine.pipeline.live.program
+    history = History(program, from_journal(engine.journal, silent))
+    table = build(program.feature_set, program.features, history.items())
+    saw = {stored.record.id: orjson.loads(stored.record.public) for stored in engine.journal.read(0, ("decision",))}
+    rows = table.to_pylist()
+    assert len(rows) == len(saw) == 120
+    for row in rows:
+        known = {name: row[name] for name in program.feature_set.names if row[name] is not None}
+        assert known == saw[row["event_id"]]["features"]
+    assert any(saw[name]["decision"]["action"] == Action.DECLINE for name in history.refused)
