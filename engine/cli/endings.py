@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import IO, Any
 
 import click
@@ -20,7 +21,8 @@ class Ended(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """The message on standard error."""
-        click.echo(click.style("error: ", fg="red", bold=True) + self.message, file, err=True)
+        label = "error: " if "NO_COLOR" in os.environ else click.style("error: ", fg="red", bold=True)
+        click.echo(label + self.message, file, err=True)
 
 
 def ending(problem: Exception) -> Ended | None:

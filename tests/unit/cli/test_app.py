@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 import sys
 
-import click
 import pytest
 from click.shell_completion import BashComplete
 
@@ -16,7 +18,7 @@ from engine.cli.endings import ending
 from engine.cli.options import arbiter_command
 from engine.cli.reference import helps
 from tests.conftest import ROOT
-from tests.unit.cli.conftest import golden
+from tests.unit.cli.conftest import golden, payment
 
 CODES = {
     "InvalidInput": 2, "MappingError": 2, "PolicyError": 3, "SettingsError": 3, "ModelError": 3, "NotFound": 3,
@@ -123,8 +125,33 @@ def test_version(call):
         assert done.stdout.startswith("arbiter ")
 
 
-def test_colour_only_on_a_terminal(call, folder, monkeypatch):
+@pytest.mark.parametrize(("surroundings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_on_a_terminal_unless_refused(folder, surroundings, coloured):
+    """A terminal gets colour, in results and errors alike; with NO_COLOR it gets none."""
+    code = "from engine.cli import main; main()"
+    for words in (["decide", "-", "--folder", folder], ["serve", "--folder", "nowhere"]):
+        text = on_terminal([sys.executable, "-c", code, *words], payment(), surroundings)
+        assert (b"\x1b[3" in text) == coloured, text
+
+
+def on_terminal(words, stdin, surroundings):
+    """What a command writes to a terminal."""
+    ours, theirs = pty.openpty()
+    environ = {"PATH": os.environ["PATH"], "TERM": "xterm", **surroundings}
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=theirs, stderr=theirs, cwd=ROOT, env=environ) as process:
+        os.close(theirs)
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        found = b""
+        with contextlib.suppress(OSError):  # how Linux tells that the other end is closed
+            while part := os.read(ours, 65536):
+                found += part
+    os.close(ours)
+    return found
+
+
+def test_no_colour_elsewhere(call, folder):
     """Text that is not for a terminal carries no escape codes."""
-    done = call("rules", "check", "--folder", folder)
-    assert "\x1b" not in done.output
-    assert isinstance(app, click.Group)
+    assert "\x1b" not in call("decide", "-", "--folder", folder, stdin=payment()).output
+    assert "\x1b" not in call("serve", "--folder", "nowhere").output
