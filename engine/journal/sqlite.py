@@ -88,6 +88,7 @@ class SqliteJournal:
                 self._write = _connect(self._path)
                 self._write.executescript(_SCHEMA)
                 self._read = _connect(self._path)
+                self._file = os.open(self._path, os.O_RDONLY)  # closed after SQLite's: it would take its locks along
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
             for folder in (self._path.parent, self._path.parent.parent):
@@ -182,10 +183,11 @@ class SqliteJournal:
         """Move the write-ahead log into the file; past a size start the log anew. Returns its length before, bytes."""
         length = self._move_on() * PAGE_BYTES
         if length > restart_over_bytes:
-            # Twice without stopping anybody, so that little is left to move while writers wait. The file keeps its
-            # size unless it is far too large: a log that grows costs more than one written over, above all its fsync.
+            # Before writers are stopped, bring to the disk and move what takes long, so that little is left for then.
+            # The log keeps its size unless it is far too large: one that grows costs more, above all its fsync.
+            os.fdatasync(self._file)
             self._move_on()
-            how = "TRUNCATE" if self._wal_bytes() > 4 * restart_over_bytes else "RESTART"
+            how = "TRUNCATE" if self._wal_bytes() > 2 * restart_over_bytes else "RESTART"
             self._locked(f"PRAGMA wal_checkpoint({how})", ())
         return length
 
@@ -205,6 +207,7 @@ class SqliteJournal:
             await asyncio.to_thread(self._thread.join)
         self._read.close()
         self._write.close()
+        os.close(self._file)
         os.close(self._lock)
 
     @contextmanager
