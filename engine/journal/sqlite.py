@@ -14,8 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ BULK_WAL_BYTES = 64 * 1024 * 1024
 @dataclass(slots=True)
 class _Item:
     record: Record
-    done: Future[Stored]
+    done: asyncio.Future[Stored]
 
 
 class SqliteJournal:
@@ -65,7 +64,9 @@ class SqliteJournal:
 
     def __init__(self, path: Path, gather_s: float = 0.002) -> None:
         self._path, self._gather_s = path, gather_s
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._gathered: list[_Item] = []
+        self._queue: queue.SimpleQueue[list[_Item] | None] = queue.SimpleQueue()
+        """Batches on their way to the committing thread; None ends it."""
         self._chain = Chain()
         self._failed = False
         self._thread: threading.Thread | None = None
@@ -96,9 +97,20 @@ class SqliteJournal:
 
     async def append(self, record: Record) -> Stored:
         """Durable when it returns; see the protocol."""
-        item = _Item(record, Future())
-        self._queue.put(item)
-        return await asyncio.wrap_future(item.done)
+        loop = asyncio.get_running_loop()
+        item = _Item(record, loop.create_future())
+        self._gathered.append(item)
+        if len(self._gathered) == 1:
+            loop.call_later(self._gather_s, self._hand_over)
+        elif len(self._gathered) == GATHER_MAX:
+            self._hand_over()
+        return await item.done
+
+    def _hand_over(self) -> None:
+        """Give what was gathered to the thread: one wake-up for all of it, since each costs both threads a switch."""
+        if self._gathered:
+            self._queue.put(self._gathered)
+            self._gathered = []
 
     def load(self, records: Sequence[Record], source: str = "", position: int = 0) -> list[Stored | BodyConflict]:
         """Commit a bulk at once, with the position of its source; known ids answer as in `append`."""
@@ -202,6 +214,7 @@ class SqliteJournal:
 
     async def close(self) -> None:
         """Commit what is queued, end the thread, release the file."""
+        self._hand_over()
         self._queue.put(None)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
@@ -240,37 +253,15 @@ class SqliteJournal:
             self._write.execute(sql, parameters)
 
     def _commit_forever(self) -> None:
-        while (first := self._queue.get()) is not None:
-            items, more = self._gather(first)
+        while (items := self._queue.get()) is not None:
             try:
                 answers: Sequence[Stored | Exception] = self._commit([i.record for i in items])
                 self._failed = False
             except Exception as problem:  # Whatever it is, those who wait must hear of it.
                 self._failed = isinstance(problem, JournalUnavailable)
                 answers = [problem] * len(items)
-            for item, answer in zip(items, answers, strict=True):
-                if not item.done.set_running_or_notify_cancel():
-                    continue
-                if isinstance(answer, Stored):
-                    item.done.set_result(answer)
-                else:
-                    item.done.set_exception(answer)
-            if not more:
-                return
-
-    def _gather(self, first: _Item) -> tuple[list[_Item], bool]:
-        """Wait a moment for company; False when the end was asked for."""
-        time.sleep(self._gather_s)
-        items = [first]
-        while len(items) < GATHER_MAX:
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if item is None:
-                return items, False
-            items.append(item)
-        return items, True
+            with suppress(RuntimeError):  # The loop is closed: nobody waits any longer.
+                items[0].done.get_loop().call_soon_threadsafe(_answer, items, answers)
 
     def _commit(self, records: Sequence[Record], source: tuple[str, int] | None = None) -> list[Stored | BodyConflict]:
         with self._alone(), self._translated():
@@ -356,6 +347,17 @@ class SqliteJournal:
             record.payment_id, record.public, record.personal, link.writer, link.position, link.salt,
             link.personal_digest, link.previous, link.hash,
         )  # fmt: skip
+
+
+def _answer(items: Sequence[_Item], answers: Sequence[Stored | Exception]) -> None:
+    """Tell those who wait, on their own loop."""
+    for item, answer in zip(items, answers, strict=True):
+        if item.done.done():
+            continue
+        if isinstance(answer, Stored):
+            item.done.set_result(answer)
+        else:
+            item.done.set_exception(answer)
 
 
 def _refused(record: Record) -> Record:
