@@ -96,6 +96,15 @@ class Installation:
         for pid in (self.process.pid, *self.children()):
             _signal(pid, number)
 
+    def freeze(self) -> None:
+        """Stop every process where it is, until SIGCONT; returns when all stand still."""
+        self.signal_all(signal.SIGSTOP)
+        until_s = time.monotonic() + PATIENCE_S
+        while any(_state(pid) not in "TZ" for pid in (self.process.pid, *self.children())):
+            assert time.monotonic() < until_s, "a process does not stop"
+            self.signal_all(signal.SIGSTOP)  # One may have been started meanwhile.
+            time.sleep(0.002)
+
     def stop(self) -> int:
         """End it in order; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
@@ -183,6 +192,13 @@ def _children(parent: int) -> list[tuple[int, list[str]]]:
     return found
 
 
+def _state(pid: int) -> str:
+    """One letter: R runs, S sleeps, T is stopped, Z has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return "Z"
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -192,9 +208,6 @@ def _gone(pids: list[int]) -> None:
     """Wait until processes that were killed have let go of their files and locks."""
     until_s = time.monotonic() + PATIENCE_S
     for pid in pids:
-        while Path(f"/proc/{pid}").exists():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                    break
+        while _state(pid) != "Z":
             assert time.monotonic() < until_s, f"process {pid} outlives SIGKILL"
             time.sleep(0.002)
