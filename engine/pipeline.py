@@ -148,7 +148,7 @@ class Pipeline:
     ) -> Admission:
         """One round trip to the profiles. When they are late or down, the decision goes on without them."""
         entries, event = case.entries, case.event
-        limit = _latest(deadline)
+        limit = latest_of(deadline)
         try:
             if dry_run:
                 return Admission(0, await self._profiles.peek({e.entity: e.key for e in entries}), True)
@@ -163,7 +163,7 @@ class Pipeline:
         histories = case.program.histories(case) if case.step_flags else []
         if not histories:
             return ()
-        left, limit = None, _latest(deadline)
+        left, limit = None, latest_of(deadline)
         if limit is not None:
             left = max(0.0, min(0.02, limit - asyncio.get_running_loop().time()))
         try:
@@ -253,7 +253,7 @@ class Pipeline:
             self._recorder.observe(name, end - start)
 
 
-def _latest(deadline: float | None) -> float | None:
+def latest_of(deadline: float | None) -> float | None:
     """Until when a source may take its time, on the loop's clock."""
     if deadline is None:
         return None

@@ -15,7 +15,7 @@ import structlog
 from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError, Unavailable
 from engine.journal.sqlite import SqliteJournal
 from engine.loader import policy_files
-from engine.pipeline import ANSWER_RESERVE_S, Clock, Live, Pipeline, Recorder
+from engine.pipeline import Clock, Live, Pipeline, Recorder, latest_of
 from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change
@@ -27,6 +27,8 @@ from engine.values import Admission, Assessment, Decision, Event, Receipt, Recor
 
 WATCH_S = 0.5
 PROBE_S = 1.0
+SETTLE_S = 0.2
+"""How long the teller of an outcome waits until profiles know it too."""
 
 
 class WallClock:
@@ -198,7 +200,8 @@ class Runtime:
 
     async def _settle(self, changes: list[Change], deadline: float | None) -> None:
         """Apply what the journal holds; if profiles are late or down the caller need not wait, the keeper does it."""
-        left_s = None if deadline is None else deadline - asyncio.get_running_loop().time() - ANSWER_RESERVE_S
+        latest = latest_of(deadline)
+        left_s = SETTLE_S if latest is None else min(SETTLE_S, latest - asyncio.get_running_loop().time())
         with contextlib.suppress(TimeoutError, Unavailable):
             await asyncio.wait_for(self.profiles.settle(changes), left_s)
 

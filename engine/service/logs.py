@@ -7,14 +7,33 @@ a failure is logged as its type and the places in the code that it came through.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import traceback
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+
+class _Lossy:
+    """A stream whose full disk or closed pipe stops nobody: a line that can't be written is lost, a decision is not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write if that can be done; returns the length either way."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if that can be done."""
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(level: str, form: str, stream: TextIO | None = None, **bound: Any) -> None:
@@ -34,7 +53,7 @@ def configure_logs(level: str, form: str, stream: TextIO | None = None, **bound:
         if form == "json"
         else structlog.dev.ConsoleRenderer(colors=False)
     )
-    target = stream or sys.stderr
+    target = cast(TextIO, _Lossy(stream or sys.stderr))
     structlog.configure(
         processors=[*shared, shown],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -142,7 +142,7 @@ class Caller:
             for name, (_, reply) in convert.METHODS.items()
         }
 
-    async def once(self, method: str, request: Message, timeout_s: float = PATIENCE_S, wait: bool = True) -> Any:
+    async def once(self, method: str, request: Message, timeout_s: float | None = PATIENCE_S, wait: bool = True) -> Any:
         """One attempt; raises `AioRpcError`."""
         return await self._methods[method](request.SerializeToString(), timeout=timeout_s, wait_for_ready=wait)
 
@@ -153,8 +153,10 @@ class Caller:
             try:
                 return await self.once(method, request, 5.0)
             except grpc.aio.AioRpcError as problem:
-                if problem.code() not in LOST or time.monotonic() > until_s:
+                shed = problem.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+                if not (shed or problem.code() in LOST) or time.monotonic() > until_s:
                     raise
+                await asyncio.sleep(0.1 if shed else 0)
 
     async def close(self) -> None:
         """Hang up."""

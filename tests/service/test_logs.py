@@ -80,3 +80,18 @@ def test_people_may_read_text_instead() -> None:
     assert "quiet" not in stream.getvalue()
     assert "loud" in stream.getvalue()
     assert "slot=3" in stream.getvalue()
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    """A full disk under the log costs its lines and nothing else."""
+
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    configure_logs("debug", "json", Full())
+    structlog.get_logger().error("lost")
+    logging.getLogger("foreign").error("lost too")
