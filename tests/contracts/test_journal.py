@@ -122,3 +122,35 @@ async def test_two_writers_share_one_journal(journal, tmp_path):
     await other.close()
     assert len({a.seq for a in answers}) == 102
     assert len({s.writer for s in journal.read(0)}) == 2
+
+
+async def test_an_unexpected_failure_reaches_its_caller_and_no_other(journal, monkeypatch):
+    """A defect in one commit is raised where the record came from; the next commit and its chain are whole."""
+    real = journal._insert
+
+    def broken(records):
+        real(records)
+        raise KeyError("a defect")
+
+    monkeypatch.setattr(journal, "_insert", broken)
+    with pytest.raises(KeyError):
+        await journal.append(record(1))
+    monkeypatch.setattr(journal, "_insert", real)
+    stored = await journal.append(record(1))
+    assert (stored.seq, [s.record.id for s in journal.read(0)]) == (1, ["e1"])
+    (row,) = journal._read.execute("SELECT position, previous FROM record").fetchall()
+    assert row == (1, GENESIS)
+
+
+async def test_what_was_not_admitted_is_found_without_reading_everything(journal):
+    """Records with number 0 are listed until a late admission of theirs is journaled; an index finds them."""
+    for number in (0, 1, 2):
+        await journal.append(record(number))
+    journal.load([Record("decision", "without", b"d", 1, "", b"{}", b"", 0)])
+    assert [s.record.id for s in journal.unadmitted(2**62)] == ["e0", "without"]
+    assert journal.unadmitted(0) == []
+    journal.load([Record("admitted", "without", b"", 1, "", b"{}", b"", 9)])
+    assert [s.record.id for s in journal.unadmitted(2**62)] == ["e0"]
+    query = "SELECT seq FROM record WHERE number = 0 AND kind IN ('decision', 'event')"
+    (plan,) = journal._read.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
+    assert "record_unadmitted" in plan[3]

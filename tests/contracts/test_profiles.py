@@ -184,3 +184,36 @@ def test_merging_is_commutative(order, data):
     two.merge(Merge("user", USER, b"".join(rows[n] for n in order[:cut]), (), 1))
     two.merge(Merge("user", USER, b"".join(rows[n] for n in order[cut:]), (), 1))
     assert (one.log, one.head) == (two.log, two.head)
+
+
+async def test_a_disposition_never_goes_back(profiles):
+    """The farthest that is known of a payment stays, in whatever order it is told: approved beats declined."""
+    await profiles.admit(request(1), None)
+    for order in ((3, 4), (4, 3), (5, 4, 1), (4, 5)):
+        await profiles.settle([Change("user", USER, "disposition", 1, "", code, 0) for code in order])
+        assert list(LogView(LAYOUTS["user"], (await user(profiles)).log).dispositions()) == [4]
+
+
+async def test_a_retry_sets_no_flag_that_is_told_later(profiles):
+    """What does not count at its admission does not count through a later change either."""
+    for number in (1, 2):
+        await profiles.admit(request(number, attempt=77), None)
+    await profiles.settle([Change("user", USER, "flag", number, "", 1, 0) for number in (1, 2)])
+    assert list(LogView(LAYOUTS["user"], (await user(profiles)).log).flag(1)) == [1, 0]
+
+
+async def test_an_admission_that_is_repeated_is_pending_again(profiles):
+    """A retry of a settled attempt may die too, so the reconciler must hear of it; its number stays the first."""
+    first = await profiles.admit(request(1), None)
+    await profiles.settle((), ["e1"])
+    again = await profiles.admit(request(1), None)
+    assert [p.id for p in await profiles.pending(2**62)] == ["e1"]
+    later = await profiles.admit(request(2), None)
+    assert (again.number, later.number > first.number) == (first.number, True)
+
+
+async def test_whoever_waits_hears_of_a_failure_of_any_kind(profiles):
+    """A change of an entity that has no log here fails its own batch, and the next one works."""
+    with pytest.raises(KeyError):
+        await profiles.settle([Change("merchant", b"\x01" + b"m" * 16, "attribute", 1, "name", "x", 0)])
+    assert (await profiles.admit(request(1), None)).fresh
