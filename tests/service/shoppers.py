@@ -12,12 +12,14 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from engine.service import convert
-from tests.service.installation import LOST, Caller
+from tests.service.installation import LOST, Caller, Installation, calling, until
 
 BASE = datetime(2024, 11, 24, 10, tzinfo=UTC)
 SPREAD_S = 3 * 3600
 """Event times lie anywhere in so many seconds from `BASE`, in no order."""
 PEOPLE, CARDS, DEVICES = 120, 150, 80
+CALLERS = 6
+VICTIMS = ("worker",) * 12 + ("workers",) * 3 + ("keeper",) * 3 + ("everything",)
 
 
 @dataclass
@@ -133,3 +135,23 @@ class Shopper:
     def _time(self) -> str:
         moment = self._base + timedelta(milliseconds=self._random.randrange(int(self._spread_s * 1000)))
         return moment.isoformat().replace("+00:00", "Z")
+
+
+async def under_fire(server: Installation, ledger: Ledger, kills: int, seed: int) -> None:
+    """Load from several connections while processes are killed; each kill waits until callers are answered again."""
+    chance, stop = random.Random(seed), asyncio.Event()
+    async with calling(server.port, CALLERS) as callers:
+        shoppers = [Shopper(f"{n}", seed + n, ledger) for n in range(CALLERS)]
+        load = [asyncio.create_task(s.run(c, stop)) for s, c in zip(shoppers, callers, strict=True)]
+        for kill in range(kills):
+            target = len(ledger.answers) + chance.randint(1, 30)
+            await until(lambda target=target: len(ledger.answers) >= target or any(t.done() for t in load))
+            ledger.hot = kill // 5
+            victim = chance.choice(VICTIMS)
+            await asyncio.to_thread(server.kill, victim)
+            if victim == "everything":
+                await asyncio.to_thread(server.start)
+            if any(task.done() for task in load):
+                break
+        stop.set()
+        await asyncio.gather(*load)
