@@ -14,6 +14,7 @@ from typing import Protocol
 
 from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Unavailable, Violation
 from engine.journal.journal import Journal
+from engine.lockstep import Lockstep
 from engine.policy.combine import Source, Verdict
 from engine.policy.signals import PatternMatcher
 from engine.profiles.store import Admit, Change, ProfileStore
@@ -67,19 +68,22 @@ class Pipeline:
     def __init__(self, live: Live, profiles: ProfileStore, journal: Journal, clock: Clock, recorder: Recorder) -> None:
         self.live = live
         self._profiles, self._journal, self._clock, self._recorder = profiles, journal, clock, recorder
+        self._lockstep = Lockstep()
         self._later: set[asyncio.Task[None]] = set()
 
     async def decide(self, event: Event, *, dry_run: bool = False, deadline: float | None = None) -> Decision:
         """Decide about an event; the stored answer for a known id, `BodyConflict` for a known id with another body."""
-        stored = await self._known(event)
-        if stored is not None:
-            return self._answer(event, stored)
-        decision, case = await self.consider(event, dry_run=dry_run, deadline=deadline)
-        if dry_run:
-            return decision
-        began = perf_counter()
-        changes = self._changes(case, decision)
-        record = self._record(case, decision, changes)
+        async with self._lockstep:
+            stored = await self._known(event)
+            if stored is not None:
+                return self._answer(event, stored)
+            decision, case = await self.consider(event, dry_run=dry_run, deadline=deadline)
+            if dry_run:
+                return decision
+            await asyncio.sleep(0)
+            began = perf_counter()
+            changes = self._changes(case, decision)
+            record = self._record(case, decision, changes)
         stored = await self._journal.append(record)
         self._recorder.observe("journal", perf_counter() - began)
         if stored.record is not record:
@@ -88,7 +92,10 @@ class Pipeline:
         return decision
 
     async def consider(self, event: Event, *, dry_run: bool, deadline: float | None) -> tuple[Decision, Case]:
-        """All stages up to the decision, without making it durable; a dry run reads by a path that never writes."""
+        """All stages up to the decision, without making it durable; a dry run reads by a path that never writes.
+
+        Between stages it gives way, so that the others of its group take the same stage next (`lockstep`).
+        """
         live, program, began = self.live, self.live.program, perf_counter()
         case = program.open(event, self._clock.now_us(event.time_us))
         opened = perf_counter()
@@ -96,14 +103,22 @@ class Pipeline:
         admitted = perf_counter()
         program.see(case)
         seen = perf_counter()
+        await asyncio.sleep(0)
+        turned = perf_counter()
         program.rate(case)
         scored = perf_counter()
+        await asyncio.sleep(0)
+        asked = perf_counter()
         signals = await self._signals(case, live.matcher, deadline)
         signalled = perf_counter()
         passed = await self._challenge_passed(event)
         verdict, hits = program.judge(case, signals, passed)
         decision = self._decision(case, verdict, hits, signals, dry_run)
-        self._observe(began, opened, admitted, seen, scored, signalled, perf_counter())
+        for stage, start, end in (
+            ("open", began, opened), ("admission", opened, admitted), ("features", admitted, seen),
+            ("score", turned, scored), ("signals", asked, signalled), ("rules", signalled, perf_counter()),
+        ):  # fmt: skip
+            self._recorder.observe(stage, end - start)
         return decision, case
 
     async def record(self, event: Event, *, deadline: float | None = None) -> Receipt:
@@ -246,11 +261,6 @@ class Pipeline:
         except Unavailable:
             return  # the pending entry stays, and the reconciler does all of it again
         self._profiles.settle_soon([event.id])
-
-    def _observe(self, *moments: float) -> None:
-        names = ("open", "admission", "features", "score", "signals", "rules")
-        for name, start, end in zip(names, moments[:-1], moments[1:], strict=True):
-            self._recorder.observe(name, end - start)
 
 
 def latest_of(deadline: float | None) -> float | None:
