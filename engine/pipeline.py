@@ -28,7 +28,7 @@ from engine.projection import (
     speaks_of,
     standing_changes,
 )
-from engine.records import attempt_body, decision_of, event_of, event_record, receipt_of, settle_record
+from engine.records import attempt_body, decision_of, event_of, event_record, pack_decision, receipt_of, settle_record
 from engine.standing import begin, next_risk, notices
 from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, RuleHit, Stored, UserRisk
 
@@ -238,7 +238,7 @@ class Pipeline:
     def _record(self, case: Case, decision: Decision, changes: Sequence[Change]) -> Record:
         snapshot = {name: case.row[name] for name in case.program.feature_set.names if name in case.row}
         extra = {
-            "decision": decision, "features": snapshot, "truncated": case.truncated, "late": case.late,
+            "decision": pack_decision(decision), "features": snapshot, "truncated": case.truncated, "late": case.late,
             "changes": pack_changes(changes),
         }  # fmt: skip
         told = notices(decision.measures, case.measures, case.row, case.event.id)

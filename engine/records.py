@@ -91,6 +91,20 @@ def receipt_of(stored: Stored, *, new: bool) -> Receipt:
     return Receipt(new, stored.known_us, tuple(flags))
 
 
+def pack_decision(decision: Decision) -> dict[str, Any]:
+    """A decision as its record holds it: by the names of its fields; a reason or a rule's result is a row of values.
+
+    There may be fifty of these, and as objects they took four times as long to write and two thirds of the record.
+    """
+    return {
+        "id": decision.id, "tier": decision.tier, "action": decision.action, "measures": decision.measures,
+        "score": decision.score, "reasons": [(r.code, r.analyst, r.customer, r.source) for r in decision.reasons],
+        "hits": [(h.rule, h.result, h.failing, h.enforced) for h in decision.hits], "signals": decision.signals,
+        "degraded": decision.degraded, "flags": decision.flags, "user_risk": decision.user_risk,
+        "program": decision.program, "decided_us": decision.decided_us, "dry_run": decision.dry_run,
+    }  # fmt: skip
+
+
 def decision_of(stored: Stored) -> Decision:
     """The decision that a record holds; `NotFound` for a record of another kind."""
     if stored.record.kind != "decision":
@@ -103,8 +117,8 @@ def _decision(body: Mapping[str, Any]) -> Decision:
     return Decision(
         id=body["id"], tier=Tier(body["tier"]), action=Action(body["action"]),
         measures=tuple(Measure(**m) for m in body["measures"]), score=body["score"],
-        reasons=tuple(Reason(**r) for r in body["reasons"]),
-        hits=tuple(RuleHit(h["rule"], Result(h["result"]), h["failing"], h["enforced"]) for h in body["hits"]),
+        reasons=tuple(Reason(*reason) for reason in body["reasons"]),
+        hits=tuple(RuleHit(rule, Result(result), *rest) for rule, result, *rest in body["hits"]),
         signals=tuple(body["signals"]), degraded=tuple(body["degraded"]), flags=tuple(body["flags"]),
         user_risk=UserRisk(**{**risk, "tier": Tier(risk["tier"]), "reasons": tuple(risk["reasons"])}) if risk else None,
         program=body["program"], decided_us=body["decided_us"], dry_run=body["dry_run"],
