@@ -236,7 +236,7 @@ def _text(value: object, limit: int = MAX_TEXT) -> str:
         _fail("is empty; leave it out instead")
     if len(value) > limit:
         _fail(f"is longer than {limit} characters")
-    if _CONTROL.search(value):
+    if not value.isprintable() and _CONTROL.search(value):
         _fail("holds control characters or invalid UTF-8")
     return value
 
