@@ -90,7 +90,7 @@ def soak(server: Installation, seconds: float) -> float:
 
 
 def _able_per_s(port: int, seconds: float) -> float:
-    generator = Counting(port, f"able-{time.monotonic_ns()}", int(20_000 * seconds))
+    generator = Counting(port, f"able-{time.monotonic_ns()}", int(5_000 * seconds))
     took_s, calls = closed(generator, IN_FLIGHT, seconds)
     generator.close()
     return calls / took_s
