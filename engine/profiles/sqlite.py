@@ -398,9 +398,10 @@ def _read(db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[st
         some = wanted[at : at + 500]
         marks = ",".join("?" * len(some))
         # They come in this order already; SQLite's sorter would copy every body, which costs as much as reading it.
-        for key, n, body in sorted(db.execute(f"SELECT key, n, body FROM part WHERE key IN ({marks})", some)):
+        rows = db.execute(f"SELECT key, n, body, rowid FROM part WHERE key IN ({marks})", some)
+        for key, n, body, row in sorted(rows):
             entity = entities[key]
-            entity.stored.add(n)
+            entity.stored[n] = row
             if n:
                 entity.chunks[n] = body
             else:
@@ -412,10 +413,10 @@ def _write(db: sqlite3.Connection, entities: Iterable[Entity]) -> None:
     changed = [entity for entity in entities if entity.dirty or entity.gone]
     writes = [(entity, write) for entity in changed for write in entity.writes()]
     # An upsert of a row that is there costs more than twice its update.
-    known = [(body, key, n) for entity, (key, n, body) in writes if n in entity.stored]
+    known = [(body, entity.stored[n]) for entity, (_, n, body) in writes if n in entity.stored]
     fresh = [write for entity, write in writes if write[1] not in entity.stored]
     if known:
-        db.executemany("UPDATE part SET body = ? WHERE key = ? AND n = ?", known)
+        db.executemany("UPDATE part SET body = ? WHERE rowid = ?", known)
     for at in range(0, len(fresh), 500):
         some = fresh[at : at + 500]
         marks = ",".join(["(?,?,?)"] * len(some))

@@ -33,8 +33,8 @@ class Entity:
     head: Mapping[str, Any] = field(default_factory=dict)
     chunks: dict[int, bytes] = field(default_factory=dict)
     """Chunk number (from 1) → rows."""
-    stored: set[int] = field(default_factory=set)
-    """Numbers of the parts that the store holds."""
+    stored: dict[int, int] = field(default_factory=dict)
+    """Number of each part that the store holds → where the store holds it."""
     dirty: set[int] = field(default_factory=set)
     gone: set[int] = field(default_factory=set)
 
