@@ -41,8 +41,10 @@ BULK_WAL_BYTES = 64 * 1024 * 1024
 _BULK = "bulk"
 PAGE_BYTES = 4_096
 _RETRY_S = 0.0003
-_LAZY_S = 0.004
-"""How long a settlement may wait for an admission to share its transaction."""
+_DELAYS_S = {"some day": 0.1, "later": 0.004}
+"""How long work may wait to share the transaction of an admission: ids to forget, and a settlement. An admission is due
+"soon", at the next turn of the loop."""
+_URGENCY = {"": 0, "some day": 1, "later": 2, "soon": 3}
 
 
 @contextmanager
@@ -72,8 +74,10 @@ class SqliteProfiles:
         self._bulk = -1
         """Handle of the file that tells one bulk at a time."""
         self._queue: list[_Waiting] = []
+        self._settled: list[str] = []
+        """Ids that the journal holds, to be forgotten with the next transaction."""
         self._armed = ""
-        """When the queue will be drained: "" not at all, "later" (a settlement or a busy lock), "soon" (next turn)."""
+        """When what waits will be done: "" not at all, else a key of `_URGENCY`."""
         self._layouts: Mapping[str, LogLayout] = {}
 
     async def start(self, layouts: Mapping[str, LogLayout]) -> None:
@@ -108,7 +112,8 @@ class SqliteProfiles:
 
     async def admit(self, request: Admit, deadline: float | None) -> Admission:
         """Append where absent, apply the changes, remember it as pending; see the protocol."""
-        keys = {e.key: e.entity for e in request.entries} | {c.key: c.entity for c in request.changes}
+        keys = {e.key: e.entity for e in request.entries}
+        keys.update({c.key: c.entity for c in request.changes})
         result = await self._put(lambda t: t.admit(request), keys, deadline)
         assert isinstance(result, Admission)
         return result
@@ -120,8 +125,8 @@ class SqliteProfiles:
 
     def settle_soon(self, settled: Sequence[str]) -> None:
         """Forget pending ids with the next transaction; if it fails, the reconciler finds them settled."""
-        future = self._put(lambda t: t.settle((), settled), {}, None, lazy=True)
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._settled += settled
+        self._arm(asyncio.get_running_loop(), "some day")
 
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read without writing."""
@@ -245,7 +250,9 @@ class SqliteProfiles:
 
     async def close(self) -> None:
         """Finish what is queued, then release the file."""
-        while self._queue:
+        if self._queue or self._settled:
+            self._arm(asyncio.get_running_loop(), "soon")
+        while self._queue or self._settled:
             await asyncio.sleep(_RETRY_S)
         self._db.close()
         os.close(self._file)
@@ -259,18 +266,22 @@ class SqliteProfiles:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._queue.append(_Waiting(work, keys, future, deadline))
-        if lazy and not self._armed:
-            self._armed = "later"
-            loop.call_later(_LAZY_S, self._drain, loop)
-        elif not lazy and self._armed != "soon":
-            self._armed = "soon"
-            loop.call_soon(self._drain, loop)
+        self._arm(loop, "later" if lazy else "soon")
         return future
+
+    def _arm(self, loop: asyncio.AbstractEventLoop, when: str) -> None:
+        """See to it that what waits is done in time; a call that comes earlier than needed does no harm."""
+        if _URGENCY[when] > _URGENCY[self._armed]:
+            self._armed = when
+            if when == "soon":
+                loop.call_soon(self._drain, loop)
+            else:
+                loop.call_later(_DELAYS_S[when], self._drain, loop)
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run all that waits in one transaction, or try again soon when another process holds the lock."""
         self._expire(loop.time())
-        if not self._queue:
+        if not self._queue and not self._settled:
             self._armed = ""
             return
         try:
@@ -280,8 +291,9 @@ class SqliteProfiles:
             loop.call_later(_RETRY_S * (0.5 + random.random()), self._drain, loop)
             return
         waiting, self._queue, self._armed = self._queue, [], ""
+        settled, self._settled = self._settled, []
         try:
-            answers = self._run(waiting)
+            answers = self._run(waiting, settled)
         except Exception as problem:  # Whatever it is, those who wait must hear of it.
             lost = ProfilesUnavailable(f"profiles: {problem}") if isinstance(problem, sqlite3.Error) else problem
             answers = [lost] * len(waiting)
@@ -295,12 +307,13 @@ class SqliteProfiles:
             else:
                 item.future.set_result(answer)
 
-    def _run(self, waiting: Sequence[_Waiting]) -> list[Any]:
+    def _run(self, waiting: Sequence[_Waiting], settled: Sequence[str]) -> list[Any]:
         keys: dict[bytes, str] = {}
         for item in waiting:
-            keys |= item.keys
+            keys.update(item.keys)
         answers: list[Any] = []
         with _transaction(self._db, self._layouts, keys) as transaction:
+            transaction.settled += settled
             for item in waiting:
                 try:
                     answers.append(item.work(transaction))
