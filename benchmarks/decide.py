@@ -19,8 +19,9 @@ from typing import Any
 
 from benchmarks.decide_parts import parts, spread
 from benchmarks.decide_report import Rounds, figures, heading, table
-from benchmarks.decide_servers import SERVE, Process, cores, family, free_port, running, stages, threads_s
+from benchmarks.decide_servers import SERVE, Process, cores, family, free_port, running, stages
 from benchmarks.decide_world import FULL, QUICK, Size, Tell, prepare
+from benchmarks.load import ECHO
 from engine.settings import Settings
 
 
@@ -40,7 +41,7 @@ class Plan:
 
 
 FULL_PLAN = Plan(FULL, rounds=7, seconds=4.0, parts=31)
-QUICK_PLAN = Plan(QUICK, rounds=2, seconds=0.6, parts=3, in_flight=32)
+QUICK_PLAN = Plan(QUICK, rounds=2, seconds=0.5, parts=2, in_flight=32)
 
 
 def main() -> None:
@@ -56,6 +57,7 @@ def main() -> None:
         folder = given.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         settings, shop = prepare(folder, plan.size, _tell)
+        os.sync()  # what the preparation wrote must not reach the disk while it is measured
         server_core, generator_core = cores()
         os.sched_setaffinity(0, {server_core})
         _tell("measure the parts")
@@ -106,15 +108,14 @@ def measure(settings: Settings, plan: Plan, rounds: int, tell: Tell) -> Rounds:
         warm = driver.ask("decide", "warm", 5_000)
         with running(server_core, "-m", "benchmarks.echo", str(round(warm["reply_bytes"]))) as echo:
             driver.targets["echo"] = int(echo.line()), [echo.process.pid]
-            driver.ask("echo", "warm-echo", 12_000)
+            driver.ask("echo", ECHO, 12_000)
             return _rounds(driver, rounds, metrics_port, tell)
 
 
 def _rounds(driver: Driver, count: int, metrics_port: int, tell: Tell) -> Rounds:
-    seen, processes = Rounds(), driver.targets["decide"][1]
-    before, used = stages(metrics_port), threads_s(processes)
+    seen, before = Rounds(), stages(metrics_port)
     for number in range(count):
-        echo = driver.ask("echo", f"echo-{number}", 12_000)
+        echo = driver.ask("echo", ECHO, 12_000)
         decide = driver.ask("decide", f"decide-{number}", 5_000)
         seen.echo.append(echo)
         seen.decide.append(decide)
@@ -122,8 +123,6 @@ def _rounds(driver: Driver, count: int, metrics_port: int, tell: Tell) -> Rounds
              f"{decide['per_s'] / echo['per_s']:.3f}, CPU × {decide['cpu_us'] / echo['cpu_us']:.2f}")  # fmt: skip
     middle = stages(metrics_port)
     seen.stages.append(_difference(before, middle))
-    decided = middle["Decide"][0] - before["Decide"][0]
-    seen.threads = {n: (s - used.get(n, 0.0)) / decided * 1e6 for n, s in threads_s(processes).items()}
     half = spread([one["per_s"] for one in seen.decide])[0] / 2
     for number in range(count):
         seen.half.append(driver.ask("decide", f"half-{number}", half, mode="open", rate_per_s=half))

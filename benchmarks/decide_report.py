@@ -37,8 +37,6 @@ class Rounds:
     half: list[dict[str, Any]] = field(default_factory=list)
     stages: list[dict[str, float]] = field(default_factory=list)
     """µs of each stage: while as much as goes was decided, and at half of that rate."""
-    threads: dict[str, float] = field(default_factory=dict)
-    """CPU µs a decision by kind of thread, in the `decide` rounds."""
 
 
 def figures(rounds: Rounds, small: dict[str, Spread]) -> dict[str, Any]:
@@ -89,7 +87,12 @@ def _budget(rounds: Rounds) -> list[str]:
     lines = [f"{'stage':12}{'µs at full rate':>16}{'µs at half':>12}"]
     full, half = rounds.stages
     lines += [f"{name:12}{full.get(name, 0):16.1f}{half.get(name, 0):12.1f}   {what}" for name, what in STAGES.items()]
-    return [*lines, "", *(f"CPU of {name:28}{us:8.1f} µs a decision" for name, us in rounds.threads.items())]
+    threads = {name: spread([one["threads"].get(name, 0.0) for one in rounds.decide])[0] for name in _threads(rounds)}
+    return [*lines, "", *(f"CPU of {name:28}{us:8.1f} µs a decision" for name, us in threads.items())]
+
+
+def _threads(rounds: Rounds) -> list[str]:
+    return sorted({name for one in rounds.decide for name in one["threads"]})
 
 
 def _small(small: dict[str, Spread]) -> list[str]:

@@ -41,7 +41,7 @@ class Size:
 
 
 FULL = Size(each=16_667, rows=100, journaled=100_000, samples=6_000)
-QUICK = Size(each=300, rows=20, journaled=1_000, samples=600)
+QUICK = Size(each=300, rows=15, journaled=500, samples=400)
 
 
 def prepare(folder: Path, size: Size, tell: Tell) -> tuple[Settings, Shop]:

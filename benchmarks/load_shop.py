@@ -40,13 +40,18 @@ class Shop:
                 age = (1 - (turn + rnd.random()) / rows) ** 2
                 yield self.payment(rnd, f"h-{turn}-{user}", now_us - int(age * HISTORY_US), user, turn)
 
-    def payments(self, run: str, count: int, time_us: int, first: int = 0) -> Iterator[dict[str, Any]]:
-        """Payments to be decided, with distinct ids; users come in a fixed shuffled order, each as often as another."""
+    def payments(self, run: str, count: int, time_us: int) -> Iterator[dict[str, Any]]:
+        """Payments to be decided, with distinct ids; each run goes round the users from another one on.
+
+        So that nobody pays much more often than another, and histories stay what rules and model were fitted to.
+        """
         rnd = random.Random(f"{self.seed} {run}")
         order = list(range(self.each))
         random.Random(self.seed).shuffle(order)
-        for number in range(first, first + count):
-            yield self.payment(rnd, f"{run}-{number}", time_us, order[number % self.each], number // self.each)
+        first = rnd.randrange(self.each)
+        for number in range(count):
+            turn, place = divmod(first + number, self.each)
+            yield self.payment(rnd, f"{run}-{number}", time_us, order[place], turn)
 
     def payment(self, rnd: random.Random, payment_id: str, time_us: int, user: int, turn: int) -> dict[str, Any]:
         """One payment as a flat event document: a full checkout, with some fields that are not always known."""
