@@ -41,7 +41,8 @@ def test_the_quick_run_prints_every_figure_with_its_spread():
     """`--quick --json` ends with one object of positive, finite figures within their spreads."""
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.decide", "--quick", "--json"],
-        cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=ROOT, env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-2000:]
     figures = json.loads(run.stdout.splitlines()[-1])
