@@ -86,7 +86,7 @@ async def _profiles(settings: Settings, program: Program, shop: Shop, rounds: in
             alone.append(await _taken_us(program, profiles, [[case] for case in turn]))
             halves = [next_turn[:GATHERED], next_turn[GATHERED:]]
             gathered.append(await _taken_us(program, profiles, halves))
-        await asyncio.to_thread(profiles.checkpoint, 0)
+        profiles.checkpoint(0)  # on the loop: settlements that wait use the same connection
     await profiles.close()
     return {"profiles_us": alone, "profiles_gathered_us": gathered}
 
