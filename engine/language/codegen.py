@@ -119,10 +119,8 @@ class Generator:
 
     def constant(self, value: Any) -> str:
         """A name for a value that generated code can't spell."""
-        for name, known in self.constants.items():
-            if known is value:
-                return name
-        name = f"k{len(self.constants)}"
+        fresh = f"k{len(self.constants)}"
+        name = next((name for name, known in self.constants.items() if known is value), fresh)
         self.constants[name] = value
         return name
 
@@ -145,14 +143,13 @@ class Generator:
         """The statements that fetch every input once."""
         lines = ["\tget = row.get"]
         for path, (name, kind) in self.inputs.items():
+            lines.append(f"\t{name} = get({path!r})")
             if kind in NUMBERS:
-                lines += [f"\t{name} = get({path!r})", f"\tif {name} is None: {name} = ABSENT"]
+                lines.append(f"\tif {name} is None: {name} = ABSENT")
                 if name in self.floats:
                     lines.append(f"\telif {name}.__class__ is int: {name} = float({name})")
-            else:
-                lines.append(f"\t{name} = get({path!r})")
-                if kind in (TIMESTAMP, DURATION, DYN):
-                    lines.append(f"\tif {name} is not None: {name} = from_row({name}, {self.constant(kind)})")
+            elif kind in (TIMESTAMP, DURATION, DYN):
+                lines.append(f"\tif {name} is not None: {name} = from_row({name}, {self.constant(kind)})")
         return lines
 
     # --- nodes
@@ -362,12 +359,11 @@ class Generator:
 
         Only a rule's ifs may use such code: they ask whether it holds before they ask whether inputs are there.
         """
-        if isinstance(node, ast.Logic):
+        if isinstance(node, ast.Logic) and all(map(_may_be_quiet, node.operands)):
             wanted = node.operator == "&&"
-            if all(_may_be_quiet(operand) for operand in node.operands):
-                parts = [self.condition(operand) for operand in node.operands]
-                if all(part.quiet and part.denied is wanted for part in parts):
-                    return Code(f"({' or '.join(part.text for part in parts)})", union(*parts), True, wanted)
+            parts = [self.condition(operand) for operand in node.operands]
+            if all(part.quiet and part.denied is wanted for part in parts):
+                return Code(f"({' or '.join(part.text for part in parts)})", union(*parts), True, wanted)
         return self.code(node)
 
 

@@ -7,13 +7,14 @@ until then). Chains of `&&` and of `||` are one node with many operands, so long
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from engine.language.lexer import SyntaxMistake, Token, tokens
 from engine.language.quantities import INT_MAX, INT_MIN
 from engine.language.types import DYN, Type
 
+T = TypeVar("T")
 MAX_DEPTH = 50
 RESERVED = frozenset(
     "as break const continue else for function if import let loop package namespace return var void while".split()
@@ -21,6 +22,8 @@ RESERVED = frozenset(
 _PRECEDENCE = {
     "<": 3, "<=": 3, ">": 3, ">=": 3, "==": 3, "!=": 3, "in": 3, "+": 4, "-": 4, "*": 5, "/": 5, "%": 5,
 }  # fmt: skip
+_CONSTANTS = {"true": True, "false": False, "null": None}
+_NO_NAMES = frozenset({*_CONSTANTS, "in"})
 MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "filter": (2,), "map": (2, 3)}
 
 
@@ -163,6 +166,11 @@ class _Parser:
     def next(self) -> Token:
         return self.tokens[self.i]
 
+    @property
+    def end(self) -> int:
+        """Where the last token that was taken ends."""
+        return self.tokens[self.i - 1].end
+
     def take(self) -> Token:
         token = self.tokens[self.i]
         self.i += 1
@@ -270,52 +278,53 @@ class _Parser:
 
     def selected(self, node: Node) -> Node:
         name = self.take()
-        if name.kind not in ("name", "quoted") or name.text in ("true", "false", "null", "in"):
+        if name.kind not in ("name", "quoted") or name.text in _NO_NAMES:
             self.i -= 1
             raise self.unexpected("a field name")
         if self.at("(") and name.kind == "name":
-            args = self.arguments(")")
-            return self.receiver_call(node, name, args)
+            return self.receiver_call(node, name, self.arguments())
         return Select(node, name.text.strip("`"), start=node.start, end=name.end)
 
     def receiver_call(self, target: Node, name: Token, args: tuple[Node, ...]) -> Node:
-        end = self.tokens[self.i - 1].end
-        if name.text not in MACROS or len(args) not in MACROS[name.text]:
-            return Call(name.text, target, args, start=target.start, end=end)
+        if len(args) not in MACROS.get(name.text, ()):
+            return Call(name.text, target, args, start=target.start, end=self.end)
         variable = args[0]
         if not isinstance(variable, Ident) or variable.rooted:
             message = f"the first argument of `{name.text}` is the name of its variable"
             raise SyntaxMistake("E208", message, variable.start, variable.end - variable.start)
         where = args[1] if len(args) == 3 else None
-        return Macro(name.text, target, variable.name, args[-1], where, start=target.start, end=end)
+        return Macro(name.text, target, variable.name, args[-1], where, start=target.start, end=self.end)
 
     def message(self, node: Node, brace: Token) -> Node:
         name = dotted(node)
         if name is None:
             self.i -= 1
             raise self.unexpected("an operator or the end")
-        while not self.at("}"):
-            if self.next.kind not in ("name", "quoted"):
-                raise self.unexpected("a field name")
-            self.take()
-            self.expect(":")
-            self.expression()
-            if not self.at("}"):
-                self.expect(",")
-        return Message(name, start=node.start, end=self.take().end)
+        self.separated("}", self.message_field)
+        return Message(name, start=node.start, end=self.end)
 
-    def arguments(self, closing: str) -> tuple[Node, ...]:
-        """Comma-separated expressions after an opening sign, up to and with the closing one."""
+    def message_field(self) -> None:
+        if self.next.kind not in ("name", "quoted"):
+            raise self.unexpected("a field name")
         self.take()
-        found: list[Node] = []
+        self.expect(":")
+        self.expression()
+
+    def separated(self, closing: str, item: Callable[[], T]) -> tuple[T, ...]:
+        """Items between commas, up to and with the closing sign; only arguments may not end with a comma."""
+        found: list[T] = []
         while not self.at(closing):
-            found.append(self.expression())
+            found.append(item())
             if not self.at(closing):
                 self.expect(",")
                 if self.at(closing) and closing == ")":
                     raise self.unexpected("an argument")
         self.take()
         return tuple(found)
+
+    def arguments(self) -> tuple[Node, ...]:
+        self.expect("(")
+        return self.separated(")", self.expression)
 
     def primary(self) -> Node:
         token = self.next
@@ -332,22 +341,17 @@ class _Parser:
             self.expect(")")
             return node
         if self.at("["):
-            items = self.arguments("]")
-            return ListNode(items, start=token.start, end=self.tokens[self.i - 1].end)
+            self.take()
+            return ListNode(self.separated("]", self.expression), start=token.start, end=self.end)
         if self.at("{"):
-            return self.map()
+            self.take()
+            return MapNode(self.separated("}", self.entry), start=token.start, end=self.end)
         raise self.unexpected("a value")
 
-    def map(self) -> Node:
-        opening = self.take()
-        entries: list[tuple[Node, Node]] = []
-        while not self.at("}"):
-            key = self.expression()
-            self.expect(":")
-            entries.append((key, self.expression()))
-            if not self.at("}"):
-                self.expect(",")
-        return MapNode(tuple(entries), start=opening.start, end=self.take().end)
+    def entry(self) -> tuple[Node, Node]:
+        key = self.expression()
+        self.expect(":")
+        return key, self.expression()
 
     def name(self) -> Node:
         first = self.next
@@ -358,37 +362,23 @@ class _Parser:
         if token.kind != "name":
             self.i -= 1
             raise self.unexpected("a name")
-        if token.text in ("true", "false", "null") and not rooted:
-            value = {"true": True, "false": False, "null": None}[token.text]
-            return Literal(value, start=token.start, end=token.end)
-        if token.text in RESERVED or token.text in ("true", "false", "null", "in"):
+        if token.text in _CONSTANTS and not rooted:
+            return Literal(_CONSTANTS[token.text], start=token.start, end=token.end)
+        if token.text in RESERVED or token.text in _NO_NAMES:
             raise SyntaxMistake("E206", f"`{token.text}` is a reserved word", token.start, len(token.text))
         if not self.at("("):
             return Ident(token.text, rooted, start=first.start, end=token.end)
-        args = self.arguments(")")
-        end = self.tokens[self.i - 1].end
+        args = self.arguments()
         if token.text == "has" and not rooted:
-            return self.has(token, args, end)
-        return Call(token.text, None, args, start=first.start, end=end)
+            return self.has(token, args)
+        return Call(token.text, None, args, start=first.start, end=self.end)
 
-    def has(self, token: Token, args: tuple[Node, ...], end: int) -> Node:
+    def has(self, token: Token, args: tuple[Node, ...]) -> Node:
         if len(args) != 1 or not isinstance(args[0], Select):
             hint = "such as has(user.mean_amount)"
-            raise SyntaxMistake("E208", "has() takes one field", token.start, end - token.start, hint)
+            raise SyntaxMistake("E208", "has() takes one field", token.start, self.end - token.start, hint)
         chosen = args[0]
-        return Select(chosen.operand, chosen.field, True, start=token.start, end=end)
-
-
-def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
-    """The node with each node directly below it changed."""
-
-    def changed(part: Any) -> Any:
-        if isinstance(part, tuple):
-            return tuple([changed(inner) for inner in part])
-        return change(part) if isinstance(part, Node) else part
-
-    parts = {part.name: changed(getattr(node, part.name)) for part in fields(node) if not part.kw_only}
-    return replace(node, **parts)
+        return Select(chosen.operand, chosen.field, True, start=token.start, end=self.end)
 
 
 def dotted(node: Node) -> str | None:

@@ -8,10 +8,11 @@ the checker reports it, and the interpreter makes it ERROR.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from engine.language import functions_moments, functions_places, functions_texts, functions_values
-from engine.language.expression import Call, Ident, Literal, Macro, Name, Node, Select, dotted, rebuilt
+from engine.language.expression import Call, Ident, Literal, Macro, Name, Node, Select, dotted
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
@@ -49,6 +50,18 @@ class Present(Node):
     path: str
 
 
+def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """The node with each node directly below it changed."""
+
+    def changed(part: Any) -> Any:
+        if isinstance(part, tuple):
+            return tuple([changed(inner) for inner in part])
+        return change(part) if isinstance(part, Node) else part
+
+    parts = {part.name: changed(getattr(node, part.name)) for part in fields(node) if not part.kw_only}
+    return replace(node, **parts)
+
+
 def resolve(tree: Node, known: Callable[[str], bool]) -> Node:
     """The tree with names resolved; `known` tells whether a dotted name is an input."""
     return _Resolver(known).node(tree, frozenset())
@@ -69,7 +82,7 @@ class _Resolver:
                 inner = local | {node.variable}
                 where = self.node(node.where, inner) if node.where else None
                 return replace(node, over=self.node(node.over, local), body=self.node(node.body, inner), where=where)
-        return rebuilt(node, lambda child: self.node(child, local))
+        return _rebuilt(node, lambda child: self.node(child, local))
 
     def all(self, nodes: tuple[Node, ...], local: frozenset[str]) -> tuple[Node, ...]:
         return tuple([self.node(item, local) for item in nodes])
