@@ -34,7 +34,8 @@ def check(folder: Path, **flags: Any) -> None:
     except (PolicyError, ModelError) as problem:
         raise Ended(f"the policy in {settings.rules} can't be used:\n{problem}", PROBLEMS) from problem
     rules, features = len(program.policy.rules), len(program.feature_set.names)
-    click.echo(f"ok: {rules} rules, {features} features, {len(program.models)} models, digest {program.digest}")
+    models = f"{len(program.models)} model" + "s" * (len(program.models) != 1)
+    click.echo(f"ok: {rules} rules, {features} features, {models}, digest {program.digest}")
 
 
 command.add_command(check)

@@ -50,7 +50,12 @@ def combine(
     }
     if action is Action.REVIEW and any(a is Action.CHALLENGE for _, a in stated):
         measures.setdefault(("STEP_UP", "{}"), (MeasureSpec("STEP_UP", {}, 0), "combine:challenge"))
-    return Verdict(tier, action, tuple(measures[key] for key in sorted(measures)), tuple(s.reason for s, _ in stated))
+    return Verdict(
+        tier,
+        action,
+        tuple(measures[key] for key in sorted(measures)),
+        tuple(s.reason for s, _ in stated if s.reason.code),
+    )
 
 
 def band_of(bands: Sequence[Band], score: float) -> Band | None:

@@ -202,7 +202,7 @@ class PolicyReader:
 
     def _reason(self, item: Fields, source: str) -> Reason:
         if item.node is None:
-            return Reason("SCORE", "the model's score alone", "", source)
+            return Reason("", "", "", source)  # a band that gives nobody a reason, such as the lowest
         reason = Reason(item.text("code"), item.text("analyst"), item.text("customer", ""), source)
         known, place = self.reasons.setdefault(reason.code, (reason, str(item.position())))
         if (known.analyst, known.customer) != (reason.analyst, reason.customer):

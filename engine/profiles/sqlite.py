@@ -12,7 +12,6 @@ import fcntl
 import os
 import random
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,12 +19,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from engine.errors import BodyConflict, PolicyError, ProfilesUnavailable
 from engine.eventlog import ID, LogLayout
-from engine.profiles.state import Entity
 from engine.profiles.store import Admit, Change, Merge, Pending
+from engine.profiles.transaction import Transaction, begin, read
 from engine.values import Admission, EntityState
 
 _SCHEMA = """
@@ -60,7 +57,7 @@ def _translated() -> Iterator[None]:
 class _Waiting:
     """One queued operation and who waits for it."""
 
-    work: Callable[[_Transaction], Any]
+    work: Callable[[Transaction], Any]
     keys: dict[bytes, str]
     future: asyncio.Future[Any]
     deadline: float | None
@@ -131,7 +128,7 @@ class SqliteProfiles:
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read without writing."""
         with _translated():
-            found = _read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
+            found = read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
         return {entity: EntityState(found[key].head, found[key].log) for entity, key in keys.items()}
 
     async def first(self, event_id: int, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
@@ -162,7 +159,7 @@ class SqliteProfiles:
 
     @_translated()
     def _merge_batch(self, batch: Sequence[Merge], next_number: int) -> None:
-        with self._locked(), _transaction(self._db, self._layouts, {p.key: p.entity for p in batch}) as transaction:
+        with self._locked(), begin(self._db, self._layouts, {p.key: p.entity for p in batch}) as transaction:
             for part in batch:
                 transaction.entities[part.key].merge(part)
             transaction.number = max(transaction.number, next_number)
@@ -260,7 +257,7 @@ class SqliteProfiles:
         os.close(self._lock)
 
     def _put(
-        self, work: Callable[[_Transaction], Any], keys: dict[bytes, str], deadline: float | None, lazy: bool = False
+        self, work: Callable[[Transaction], Any], keys: dict[bytes, str], deadline: float | None, lazy: bool = False
     ) -> asyncio.Future[Any]:
         """Queue an operation and see to it that the queue is drained: on the next turn, or a little later if lazy."""
         loop = asyncio.get_running_loop()
@@ -312,7 +309,7 @@ class SqliteProfiles:
         for item in waiting:
             keys.update(item.keys)
         answers: list[Any] = []
-        with _transaction(self._db, self._layouts, keys) as transaction:
+        with begin(self._db, self._layouts, keys) as transaction:
             transaction.settled += settled
             for item in waiting:
                 try:
@@ -338,105 +335,6 @@ class SqliteProfiles:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-
-class _Transaction:
-    """What one transaction has read and means to write."""
-
-    def __init__(self, db: sqlite3.Connection, entities: dict[bytes, Entity], number: int) -> None:
-        self._db, self.entities, self.number = db, entities, number
-        self.settled: list[str] = []
-
-    def admit(self, request: Admit) -> Admission:
-        """Admit one event; an id that is pending or in a log answers as it did the first time."""
-        known = self._remember(request)
-        number = known or self.number
-        states: dict[str, EntityState] = {}
-        first = last = number
-        for entry in request.entries:
-            states[entry.entity], at = self.entities[entry.key].append(entry, number)
-            first, last = min(first, at), max(last, at)
-        self.number = max(self.number, last + 1)
-        for change in request.changes:
-            self.entities[change.key].apply(change)
-        return Admission(first, states, fresh=not known and first == number)
-
-    def _remember(self, request: Admit) -> int:
-        """Note the admission as pending; the number of an earlier one with the same body, or 0."""
-        now_us = time.time_ns() // 1000
-        row = (request.id, request.digest, self.number, now_us, request.pending)
-        if self._db.execute("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?)", row).rowcount:
-            return 0
-        digest, number = self._db.execute("SELECT digest, number FROM pending WHERE id = ?", row[:1]).fetchone()
-        if digest != request.digest:
-            raise BodyConflict(request.id, digest, request.digest)
-        return int(number)
-
-    def settle(self, changes: Sequence[Change], settled: Sequence[str]) -> int:
-        """Apply changes under a number of their own."""
-        for change in changes:
-            self.entities[change.key].apply(change)
-        self.settled += settled
-        self.number += bool(changes)
-        return self.number - bool(changes)
-
-
-@contextmanager
-def _transaction(
-    db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mapping[bytes, str]
-) -> Iterator[_Transaction]:
-    """Read the entities, let the caller change them, write what changed, commit; any failure leaves no trace."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        (number,) = db.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'next'").fetchone()
-        transaction = _Transaction(db, _read(db, keys, layouts), number)
-        yield transaction
-        _write(db, transaction.entities.values())
-        if transaction.settled:
-            marks = ",".join("?" * len(transaction.settled))
-            db.execute(f"DELETE FROM pending WHERE id IN ({marks})", transaction.settled)
-        if transaction.number != number:
-            db.execute("UPDATE meta SET value = ? WHERE name = 'next'", (str(transaction.number),))
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-
-
-def _read(db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[str, LogLayout]) -> dict[bytes, Entity]:
-    entities = {key: Entity(layouts[entity], key) for key, entity in keys.items()}
-    wanted = list(keys)
-    for at in range(0, len(wanted), 500):
-        some = wanted[at : at + 500]
-        marks = ",".join("?" * len(some))
-        # They come in this order already; SQLite's sorter would copy every body, which costs as much as reading it.
-        rows = db.execute(f"SELECT key, n, body, rowid FROM part WHERE key IN ({marks})", some)
-        for key, n, body, row in sorted(rows):
-            entity = entities[key]
-            entity.stored[n] = row
-            if n:
-                entity.chunks[n] = body
-            else:
-                entity.head = orjson.loads(body)
-    return entities
-
-
-def _write(db: sqlite3.Connection, entities: Iterable[Entity]) -> None:
-    changed = [entity for entity in entities if entity.dirty or entity.gone]
-    writes = [(entity, write) for entity in changed for write in entity.writes()]
-    # An upsert of a row that is there costs more than twice its update.
-    known = [(body, entity.stored[n]) for entity, (_, n, body) in writes if n in entity.stored]
-    fresh = [write for entity, write in writes if write[1] not in entity.stored]
-    if known:
-        db.executemany("UPDATE part SET body = ? WHERE rowid = ?", known)
-    for at in range(0, len(fresh), 500):
-        some = fresh[at : at + 500]
-        marks = ",".join(["(?,?,?)"] * len(some))
-        db.execute(f"INSERT INTO part VALUES {marks}", [value for write in some for value in write])
-    for entity in changed:
-        for number in entity.gone:
-            db.execute("DELETE FROM part WHERE key = ? AND n = ?", (entity.key, number))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

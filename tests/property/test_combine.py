@@ -65,3 +65,9 @@ def test_a_challenge_beside_a_review_stays_as_step_up(hits):
     brought = [h.outcome.action or (DEFAULTS[h.outcome.tier] if h.outcome.tier else None) for h in hits]
     if verdict.action is Action.REVIEW and Action.CHALLENGE in brought:
         assert "STEP_UP" in {spec.kind for spec, _ in verdict.measures}
+
+
+def test_a_band_without_a_reason_gives_none():
+    """The lowest band decides LOW and ALLOW without telling anybody that a score alone did."""
+    silent = Source(Outcome(Tier.LOW, Action.ALLOW), Reason("", "", "", "band:payment"))
+    assert combine([silent], DEFAULTS).reasons == ()

@@ -85,8 +85,11 @@ def test_people_may_read_text_instead() -> None:
 def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     """A full disk under the log costs its lines and nothing else."""
 
+    tried: list[str] = []
+
     class Full(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise OSError(28, "No space left on device")
 
         def flush(self) -> None:
@@ -95,3 +98,4 @@ def test_a_log_that_cannot_be_written_stops_nobody() -> None:
     configure_logs("debug", "json", Full())
     structlog.get_logger().error("lost")
     logging.getLogger("foreign").error("lost too")
+    assert len(tried) >= 2
