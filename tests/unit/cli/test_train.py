@@ -45,7 +45,7 @@ def test_a_configuration_is_followed(call, folder, history):
     assert model.manifest.test is not None
     policy = folder / "rules" / "policy.yaml"
     policy.write_text(policy.read_text() + "models: {payment: small/7}\n")
-    assert "1 models" in call("rules", "check", "--folder", folder).stdout
+    assert "1 model, digest" in call("rules", "check", "--folder", folder).stdout
     again = call("train", "small.yaml", "--from", history, "--folder", folder)
     assert again.exit_code == 2
     assert "small/7 exists" in again.stderr
