@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ModelError
 from engine.features.enrich import Rates
@@ -38,7 +39,7 @@ def load_program(
     lists = load_lists(rules / "lists", clock)
     types = event_types() | features.types
     plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
-    schema = rule_schema(features, plan.signals, lists)
+    schema = rule_schema(features, plan.signals, lists, settings.parameters)
     checked = list(reader.rules(schema))
     diagnostics.raise_if_failed()
     loaded = _load_models(settings, features, models) if with_models else {}
@@ -50,10 +51,16 @@ def load_program(
     return Program(digest, policy, features, online, shape, loaded, rates, identity)
 
 
-def rule_schema(features: FeatureSet, signals: tuple[str, ...], lists: Mapping[str, ValueList]) -> Schema:
+def rule_schema(
+    features: FeatureSet,
+    signals: tuple[str, ...],
+    lists: Mapping[str, ValueList],
+    parameters: Mapping[str, Any] | None = None,
+) -> Schema:
     """What a rule may read."""
     names = event_types() | features.types | dict(STANDING_TYPES) | {f"signal.{name}": "bool" for name in signals}
-    return Schema.of(names, dict.fromkeys(lists, "string"))
+    names |= dict.fromkeys(parameters or {}, "dyn")
+    return Schema.of(names, dict.fromkeys(lists, "string"), constants=parameters)
 
 
 def _load_models(settings: Settings, features: FeatureSet, folder: Path) -> dict[str, ScoringModel]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.language.diagnostics import Diagnostics, Position
 from engine.language.expression import Logic, Node, parse
@@ -54,6 +54,8 @@ class Schema:
     lists: Mapping[str, Type] = field(default_factory=dict)
     places: Mapping[str, Position] = field(default_factory=dict)
     """Where names were declared, for the messages; names without a place are fine."""
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Dotted name → the value that stands for it, a tuple for a list. Such a name is among `names` too."""
 
     @classmethod
     def of(
@@ -61,12 +63,14 @@ class Schema:
         names: Mapping[str, str | Type],
         lists: Mapping[str, str | Type] | None = None,
         places: Mapping[str, Position] | None = None,
+        constants: Mapping[str, Any] | None = None,
     ) -> Schema:
         """From types as text, such as `double` or `list(string)`; ValueError if one isn't a type."""
         return cls(
             {n: parse_type(t) if isinstance(t, str) else t for n, t in names.items()},
             {n: parse_type(t) if isinstance(t, str) else t for n, t in (lists or {}).items()},
             places or {},
+            constants or {},
         )
 
 
@@ -80,6 +84,8 @@ class Checked:
     names: frozenset[str]
     """Declared inputs that it reads, also by has()."""
     lists: frozenset[str]
+    constants: frozenset[str] = frozenset()
+    """Names of the schema's constants that it speaks of."""
 
     @property
     def conjuncts(self) -> tuple[Node, ...]:
@@ -107,7 +113,8 @@ def check(
         diagnostics.error(mistake.code, mistake.message, place, mistake.length, hint=mistake.hint)
         return None
     typer = Typer(located.position, diagnostics, text, schema.places, names=schema.names, lists=schema.lists)
-    tree = typer.typed(resolve(parsed, schema.names.__contains__))
+    constants: set[str] = set()
+    tree = typer.typed(resolve(parsed, schema.names.__contains__, schema.constants, constants.add))
     wanted = parse_type(want) if isinstance(want, str) else want
     if wanted is not None and not typer.failed:
         tree = typer.literal_as(tree, wanted)
@@ -115,7 +122,7 @@ def check(
             typer.wrong_type(tree, wanted, "E307", "a condition must be true or false" if wanted.name == "bool" else "")
     if typer.failed:
         return None
-    return Checked(text, tree, tree.type, frozenset(typer.used), frozenset(typer.used_lists))
+    return Checked(text, tree, tree.type, frozenset(typer.used), frozenset(typer.used_lists), frozenset(constants))
 
 
 def check_text(text: str, schema: Schema, want: str | Type | None = "bool") -> Checked:

@@ -163,6 +163,18 @@ class Reader:
         self.wrong(node, "the number is too large")
         return None
 
+    def constant(self, node: Node) -> int | float | bool | str | None:
+        """A value of the type it is written as: 7, 2.5, true; anything else, and whatever is quoted, is text."""
+        scalar = self.scalar(node)
+        if scalar is None:
+            return None
+        if _INTEGER.fullmatch(scalar.value) and scalar.plain:
+            return self.integer(node)
+        if _NUMBER.fullmatch(scalar.value) and scalar.plain:
+            return self.number(node)
+        boolean = _boolean(scalar)
+        return scalar.value if boolean is None else boolean
+
     def boolean(self, node: Node) -> bool | None:
         """`true` or `false`."""
         return self._parsed(node, _boolean, "is not a yes-or-no value", "true or false")

@@ -7,12 +7,12 @@ the checker reports it, and the interpreter makes it ERROR.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from engine.language import functions_moments, functions_places, functions_texts, functions_values
-from engine.language.expression import Call, Ident, Literal, Macro, Name, Node, Select, dotted
+from engine.language.expression import Call, Ident, ListNode, Literal, Macro, Name, Node, Select, dotted
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
@@ -62,14 +62,24 @@ def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
     return replace(node, **parts)
 
 
-def resolve(tree: Node, known: Callable[[str], bool]) -> Node:
-    """The tree with names resolved; `known` tells whether a dotted name is an input."""
-    return _Resolver(known).node(tree, frozenset())
+def resolve(
+    tree: Node,
+    known: Callable[[str], bool],
+    constants: Mapping[str, Any] | None = None,
+    used: Callable[[str], None] = lambda _: None,
+) -> Node:
+    """The tree with names resolved; `known` tells whether a dotted name is an input.
+
+    A name among `constants` becomes its value, as though that were written there; `used` is told of each.
+    """
+    return _Resolver(known, constants or {}, used).node(tree, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
 class _Resolver:
     known: Callable[[str], bool]
+    constants: Mapping[str, Any]
+    used: Callable[[str], None]
 
     def node(self, node: Node, local: frozenset[str]) -> Node:
         """One node with the macro variables `local` in sight."""
@@ -92,6 +102,9 @@ class _Resolver:
         path, root = dotted_anywhere(node), root_of(node)
         shadowed = root is not None and root.name in local and not root.rooted
         if path is not None and not shadowed:
+            if path in self.constants:
+                self.used(path)
+                return _constant(True if isinstance(node, Select) and node.test else self.constants[path], node)
             if self.known(path):
                 if isinstance(node, Select) and node.test:
                     return Present(path, start=node.start, end=node.end)
@@ -130,6 +143,13 @@ class _Resolver:
             if isinstance(name, Literal) and isinstance(name.value, str):
                 return InList(name.value, args[1], start=node.start, end=node.end)
         return None
+
+
+def _constant(value: Any, node: Node) -> Node:
+    """A value, or a list of values, as though it were written where `node` stands."""
+    if isinstance(value, tuple):
+        return ListNode(tuple(_constant(item, node) for item in value), start=node.start, end=node.end)
+    return Literal(value, start=node.start, end=node.end)
 
 
 def _apply(function: Function, args: tuple[Node, ...], node: Node) -> Apply:

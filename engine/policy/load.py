@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ CODES = declare_codes(
         "E505": "a rule states neither a tier nor an action nor a measure",
         "E506": "an unknown measure or measure parameter",
         "E507": "a rule names an event kind that does not exist",
+        "E509": "a parameter has a name or a value that can't be",
     }
 )
 _OUTCOME_KEYS = {"tier", "action", "measures"}
@@ -66,7 +68,17 @@ class PolicyReader:
         top = reader.fields(
             self._yaml("policy.yaml"),
             {"name", "base_currency", "bands", "default_actions"},
-            {"activation", "markets", "required", "fallbacks", "models", "hold", "lateness", "limit_reason"},
+            {
+                "activation",
+                "markets",
+                "required",
+                "fallbacks",
+                "models",
+                "hold",
+                "lateness",
+                "limit_reason",
+                "parameters",
+            },
         )
         labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
         currency = top.text("base_currency")
@@ -81,6 +93,7 @@ class PolicyReader:
             base_currency=currency,
             activation=top.choice("activation", ("on_save", "explicit"), "on_save"),
             markets=self._markets(top),
+            parameters=self._parameters(top, reader),
             bands={kind: self._bands(kind, node, reader) for kind, node in self._kinds(top, "bands")},
             default_actions={t: _action(defaults.choice(t.name, _ACTIONS)) or Action.ALLOW for t in Tier if t},
             required=tuple(
@@ -140,6 +153,22 @@ class PolicyReader:
                 self.diagnostics.error("E501", f"{zone} is not an IANA time zone", node.position(), node.length)
             markets[name.value] = zone
         return markets
+
+    def _parameters(self, top: Fields, reader: Reader) -> Mapping[str, Any]:
+        """`param.NAME` → its constant: a number, true or false, a text, or a list of one of these as a tuple."""
+        found = {}
+        for name, node in top.entries("parameters"):
+            if not _PARAMETER.fullmatch(name.value):
+                self.diagnostics.error(
+                    "E509", f"`{name.value}` can't be a parameter's name", name.position(), name.length,
+                    hint="small letters, digits and `_`, such as `young_account_days`",
+                )  # fmt: skip
+            nodes = reader.items(node) if isinstance(node, Listing) else (node,)
+            values = tuple(map(reader.constant, nodes))
+            if len({type(value) for value in values}) != 1:
+                self.diagnostics.error("E509", "the values of a list must be of one type", node.position(), node.length)
+            found[f"param.{name.value}"] = values if isinstance(node, Listing) else values[0]
+        return found
 
     def _bands(self, kind: str, node: Any, reader: Reader) -> tuple[Band, ...]:
         bands: list[Band] = []
@@ -220,6 +249,7 @@ class PolicyReader:
         return Fallback(source, item.number("above", 0.0), self._outcome(item), reason)
 
 
+_PARAMETER = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _ACTIONS = tuple(a.name for a in Action if a)
 
 

@@ -112,6 +112,8 @@ class Settings:
     """Market → its IANA zone."""
     bands: Mapping[str, tuple[Band, ...]]
     """Event kind → bands by rising score."""
+    parameters: Mapping[str, Any]
+    """`param.NAME` → the constant that rules mean by it; a tuple for a list."""
     default_actions: Mapping[Tier, Action]
     """The action that a hit with only a tier brings."""
     required: tuple[Required, ...]

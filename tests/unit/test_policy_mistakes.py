@@ -25,6 +25,7 @@ MISTAKES = {
     "E505": ("risk/payments.yaml", "then: {tier: LOW}", "then: {}"),
     "E506": ("risk/payments.yaml", "{kind: NOTIFY, whom: user,", "{kind: NOTIFY, max: 5,"),
     "E507": ("risk/payments.yaml", "on: payment", "on: paiment"),
+    "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }
 
