@@ -14,11 +14,11 @@ from engine.features.online import OnlineFeatures
 from engine.features.spec import FeatureSet, layouts
 from engine.language import Diagnostics, Schema
 from engine.policy.evaluate import Policy, rule_sets
-from engine.policy.lists import ValueList, load_lists
+from engine.policy.lists import AnyList, load_lists
 from engine.policy.load import PolicyReader
 from engine.policy.rules import Settings
 from engine.policy.steps import load_patterns
-from engine.profiles.identity import Identity
+from engine.profiles.identity import Identity, normalise_email
 from engine.program import Program
 from engine.scoring.model import ScoringModel, load_model
 
@@ -36,9 +36,9 @@ def load_program(
     reader = PolicyReader(rules, diagnostics)
     settings = reader.settings()
     features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
-    lists = load_lists(rules / "lists", clock)
     types = event_types() | features.types
     plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
+    lists = load_lists(rules / "lists", diagnostics, clock, normalise_email)
     schema = rule_schema(features, plan.signals, lists, settings.parameters)
     checked = list(reader.rules(schema))
     diagnostics.raise_if_failed()
@@ -54,7 +54,7 @@ def load_program(
 def rule_schema(
     features: FeatureSet,
     signals: tuple[str, ...],
-    lists: Mapping[str, ValueList],
+    lists: Mapping[str, AnyList],
     parameters: Mapping[str, Any] | None = None,
 ) -> Schema:
     """What a rule may read."""

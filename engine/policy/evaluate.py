@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engine.language import Checked, RowProgram, compile_rows
 from engine.policy.combine import Source
-from engine.policy.lists import ValueList
+from engine.policy.lists import AnyList
 from engine.policy.rules import Rule, Settings
 from engine.policy.steps import PatternPlan
 from engine.values import Result, Row, RuleHit
@@ -54,12 +54,12 @@ class Policy:
     rules: tuple[Rule, ...]
     by_kind: Mapping[str, RuleSet]
     """Event kind → its rules; `user` → those of the standing risk."""
-    lists: Mapping[str, ValueList]
+    lists: Mapping[str, AnyList]
     plan: PatternPlan
     digest: str
 
 
-def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, ValueList]) -> dict[str, RuleSet]:
+def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList]) -> dict[str, RuleSet]:
     """Group live rules by the kinds they run on and compile each group."""
     groups: dict[str, list[tuple[Rule, Checked]]] = {}
     for rule, condition in rules:

@@ -1,53 +1,332 @@
-"""Typed lists: CSV files of values with reason, author and end; rules ask them with `in_list("name", value)`."""
+"""Typed lists: `lists/lists.yaml` says of what and for what each is, `lists/NAME.csv` holds its entries.
+
+Rules ask with `in_list("name", value)`. Values are checked and brought into one form when they are read, and a value
+that is asked for is brought into the same form. An entry past its end is not in its list.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from engine.errors import PolicyError
-from engine.intake import timestamp_us
+from engine.intake import SHORTEST_CARD, holds_card_number
+from engine.language import Diagnostics, Fields, Position, Reader, declare_codes, load_yaml, parse_timestamp_us
+from engine.policy.sheets import Row, Sheet, read_sheet
 
 MAX_ENTRIES = 1_000_000
-COLUMNS = ("value", "reason", "author", "until")
+DAY_US = 86_400_000_000
+MOST_ALLOWED_US = 180 * DAY_US
+CODES = declare_codes(
+    {
+        "E511": "a list and its declaration don't fit together",
+        "E512": "a value is not of its list's type",
+        "E513": "an entry of a list lacks something, or its times can't be",
+        "E514": "an entry is in its list twice",
+    }
+)
+KINDS = ("block", "allow", "watch")
+_NEEDED = ("value", "reason", "author", "added")
+_COLUMNS = (*_NEEDED, "until")
+_ALLOW_COLUMNS = ("rulesets", "max_amount")
+_ID = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,128}")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+_DOMAIN = re.compile(r"(?:[^\s.@/]{1,63}\.)+[^\s.@/]{2,63}")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_ADDRESS_KEY = re.compile(r"[a-z0-9]+\|[a-z0-9]+\|[a-z0-9]+")
+Normalise = Callable[[str], str]
+"""A value in the form in which it is compared; ValueError says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One allow entry: who is trusted, by whom, how far and until when."""
+
+    id: str
+    """`LIST:LINE`."""
+    author: str
+    until_us: int
+    rulesets: frozenset[str]
+    max_base: float
+    """The largest amount in base currency for which it counts."""
+    place: Position
 
 
 @dataclass(frozen=True, slots=True)
 class ValueList:
-    """One list: `value in list` is a look-up in a dict; an entry past its end is not in it."""
+    """One list of texts: `value in list` is a look-up in a dict."""
 
     name: str
+    type: str
+    kind: str
     entries: dict[str, int]
     """Value → end of the entry in µs, 0 = no end."""
     clock: Callable[[], int]
     """Now in µs, as the program that holds the list counts it."""
+    normalise: Normalise | None = None
+    """For a type whose values in events may be written in several ways."""
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
 
     def __contains__(self, value: object) -> bool:
-        end = self.entries.get(value) if isinstance(value, str) else None
+        if not isinstance(value, str):
+            return False
+        end = self.entries.get(self.normalise(value) if self.normalise else value)
         return end is not None and (end == 0 or self.clock() < end)
 
 
-def load_lists(folder: Path, clock: Callable[[], int]) -> dict[str, ValueList]:
-    """Every `*.csv` of a folder by its name; `PolicyError` names file and line of the first mistake."""
-    return {path.stem: ValueList(path.stem, _load(path), clock) for path in sorted(folder.glob("*.csv"))}
+@dataclass(frozen=True, slots=True)
+class NetworkList:
+    """A list of addresses and networks: one look-up for each length of prefix that occurs."""
+
+    name: str
+    kind: str
+    prefixes: tuple[tuple[int, int, dict[int, int]], ...]
+    """Bits of the address family, length of the prefix, its leading bits → end of the entry in µs."""
+    clock: Callable[[], int]
+    type: str = "ip"
+    allowances: Mapping[str, Allowance] = field(default_factory=dict)
+
+    def __contains__(self, value: object) -> bool:
+        try:
+            family, given, number = _network(value) if isinstance(value, str) else (0, 0, 0)
+        except ValueError:
+            return False
+        for bits, length, networks in self.prefixes:
+            end = networks.get(number >> bits - length) if bits == family and length <= given else None
+            if end is not None and (end == 0 or self.clock() < end):
+                return True
+        return False
 
 
-def _load(path: Path) -> dict[str, int]:
-    entries: dict[str, int] = {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        if tuple(rows.fieldnames or ()) != COLUMNS:
-            raise PolicyError(f"{path}:1: the columns must be {', '.join(COLUMNS)}")
-        for line, row in enumerate(rows, 2):
-            value = (row["value"] or "").strip()
-            if not value or not row["reason"] or not row["author"]:
-                raise PolicyError(f"{path}:{line}: every entry needs a value, a reason and an author")
+AnyList = ValueList | NetworkList
+
+
+def load_lists(
+    folder: Path, diagnostics: Diagnostics, clock: Callable[[], int], normalise_email: Normalise
+) -> dict[str, AnyList]:
+    """Every declared list by its name; mistakes of all of them are in `diagnostics`."""
+    files = {path.stem: path for path in sorted(folder.glob("*.csv"))}
+    if not files and not (folder / "lists.yaml").exists():
+        return {}
+    reader = Reader(diagnostics)
+    types: dict[str, Normalise] = {**_TYPES, "email": partial(_email, normalise_email)}
+    top = reader.fields(load_yaml(folder / "lists.yaml", diagnostics, "lists/lists.yaml"), {"lists"})
+    lists: dict[str, AnyList] = {}
+    for name, node in top.entries("lists"):
+        declared = reader.fields(node, {"type", "kind"}, {"note"})
+        kind, of = declared.choice("kind", KINDS), declared.choice("type", types)
+        if kind == "allow" and of not in _ALLOWED_TYPES:
+            hint = f"an allow entry is one entity: {', '.join(_ALLOWED_TYPES)}"
+            declared.mistake("E511", f"a list of the type {of} can't allow", "type", hint)
+        lists[name.value] = ValueList(name.value, of, kind, {}, clock)  # so that rules may name it after a mistake
+        if name.value not in files:
+            hint = diagnostics.did_you_mean(name.value, files)
+            where = f"there is no lists/{name.value}.csv"
+            diagnostics.error("E511", where, name.position(), name.length, hint=hint)
+        elif kind and of:
+            sheet = _sheet(files[name.value], kind, diagnostics)
+            if sheet is not None:
+                lists[name.value] = _Entries(sheet, name.value, kind, diagnostics).read(of, types[of], clock)
+    _undeclared(files, top, diagnostics)
+    return lists
+
+
+def _sheet(path: Path, kind: str, diagnostics: Diagnostics) -> Sheet | None:
+    columns = _COLUMNS + _ALLOW_COLUMNS if kind == "allow" else _COLUMNS
+    return read_sheet(path, f"lists/{path.name}", columns, diagnostics)
+
+
+def _undeclared(files: Mapping[str, Path], top: Fields, diagnostics: Diagnostics) -> None:
+    declared = {name.value for name, _ in top.entries("lists")}
+    for name in files.keys() - declared if top.node is not None else ():
+        where = Position(f"lists/{name}.csv", 1, 1)
+        hint = f"add `{name}: {{type: …, kind: …}}` there, or remove the file"
+        diagnostics.error("E511", f"the list `{name}` is not declared in lists/lists.yaml", where, hint=hint)
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Reads the rows of one list."""
+
+    sheet: Sheet
+    name: str
+    kind: str
+    diagnostics: Diagnostics
+
+    def read(self, of: str, normalise: Normalise, clock: Callable[[], int]) -> AnyList:
+        """The list of all rows that are right."""
+        at = self.sheet.at
+        value_at, reason_at, author_at, added_at = (at[name] for name in _NEEDED)
+        until_at, lives = at["until"], dict[tuple[str, str], int]()  # most entries of a long list share a few
+        ends: dict[str, int] = {}
+        lines: dict[str, int] = {}
+        allowances: dict[str, Allowance] = {}
+        for row in self.sheet.rows():
+            line, cells = row
+            if not (cells[value_at] and cells[reason_at] and cells[author_at] and cells[added_at]):
+                self.lacks(row)
+                continue
             try:
-                entries[value] = timestamp_us(row["until"]) if row["until"] else 0
+                value = normalise(cells[value_at])
             except ValueError as problem:
-                raise PolicyError(f"{path}:{line}: until {problem}") from None
-            if len(entries) > MAX_ENTRIES:
-                raise PolicyError(f"{path}:{line}: more than {MAX_ENTRIES:,} entries; split the list")
-    return entries
+                self.mistake(row, "value", "E512", f"the value {problem}")
+                continue
+            if value in ends:
+                self.mistake(row, "value", "E514", f"the value is in the list before, in line {lines[value]}")
+            life = (cells[added_at], cells[until_at])
+            end = lives.get(life, -1)
+            if end < 0:
+                end = lives[life] = self.end(row)
+            ends[value], lines[value] = end, line
+            if len(ends) > MAX_ENTRIES:
+                self.mistake(row, "value", "E511", f"more than {MAX_ENTRIES:,} entries; split the list")
+                break
+            if self.kind == "allow":
+                allowances[value] = self.allowance(row, ends[value])
+        if of == "ip":
+            return NetworkList(self.name, self.kind, _by_prefix(ends), clock)
+        same = normalise if of == "email" else None
+        return ValueList(self.name, of, self.kind, ends, clock, same, allowances)
+
+    def lacks(self, row: Row) -> None:
+        """Say what an entry lacks."""
+        for name in _NEEDED:
+            if not row[1][self.sheet.at[name]]:
+                self.mistake(row, name, "E513", f"an entry needs {'an' if name[0] == 'a' else 'a'} {name}")
+
+    def end(self, row: Row) -> int:
+        """When the entry ends; 0 = never, -1 after a mistake."""
+        added, until = self.time(row, "added"), self.time(row, "until")
+        if 0 < until <= added:
+            self.mistake(row, "until", "E513", "the entry ends before it was added")
+        return -1 if added < 0 or 0 < until <= added else until
+
+    def time(self, row: Row, name: str) -> int:
+        """A date (its first moment in UTC), or a date and time with a zone; 0 for an empty cell, -1 for a mistake."""
+        text = row[1][self.sheet.at[name]]
+        found = _time_us(text)
+        if found is None:
+            self.mistake(row, name, "E513", f"{name} is not a time such as 2026-11-27 or 2026-11-27T09:30Z")
+        return -1 if found is None else found
+
+    def allowance(self, row: Row, until: int) -> Allowance:
+        """What an allow entry says beside its value."""
+        (line, cells), at = row, self.sheet.at
+        added = _time_us(cells[at["added"]]) or 0
+        if until >= 0 and not 0 < until - added <= MOST_ALLOWED_US:
+            self.mistake(row, "until", "E513", "an allow entry ends, at most 180 days after it was added")
+        rulesets = frozenset(re.split(r"[,;\s]+", cells[at["rulesets"]])) - {""}
+        if not rulesets:
+            self.mistake(row, "rulesets", "E513", "an allow entry names the rule sets that it holds against")
+        amount = cells[at["max_amount"]]
+        known = re.fullmatch(r"\d{1,12}(\.\d{1,6})?", amount)
+        if not known:
+            self.mistake(row, "max_amount", "E513", "an allow entry has a largest amount, in base currency")
+        place, most = self.sheet.position(line, at["rulesets"]), float(amount) if known else 0.0
+        return Allowance(f"{self.name}:{line}", cells[at["author"]], until, rulesets, most, place)
+
+    def mistake(self, row: Row, column: str, code: str, message: str) -> None:
+        """One mistake in one cell; the cell itself is not quoted, since it may hold what must not be shown."""
+        if self.diagnostics.full:
+            self.diagnostics.more += 1
+            return
+        index = self.sheet.at[column]
+        place = self.sheet.position(row[0], index)
+        self.diagnostics.error(code, message, place, len(row[1][index]))
+
+
+def _time_us(text: str) -> int | None:
+    if not text:
+        return 0
+    if _DAY.fullmatch(text):
+        try:
+            return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1_000_000
+        except ValueError:
+            return None
+    return parse_timestamp_us(text)
+
+
+# --- types
+
+
+def _identifier(value: str) -> str:
+    if not _ID.fullmatch(value):
+        raise ValueError("is not an id: 1 to 128 printable characters without blanks")
+    return value
+
+
+def _card(value: str) -> str:
+    if len(value) >= SHORTEST_CARD and holds_card_number(value):
+        raise ValueError("looks like a card number; a list holds tokens or fingerprints")
+    return _identifier(value)
+
+
+def _bin(value: str) -> str:
+    if not (len(value) in (6, 8) and value.isascii() and value.isdigit()):
+        raise ValueError("is not a BIN: the first six or eight digits")
+    return value
+
+
+def _email(normalise: Normalise, value: str) -> str:
+    if not _EMAIL.fullmatch(value):
+        raise ValueError("is not a mail address")
+    return normalise(value)
+
+
+def _domain(value: str) -> str:
+    value = value.lower().removeprefix("@").removesuffix(".")
+    if not _DOMAIN.fullmatch(value):
+        raise ValueError("is not a domain such as example.org")
+    return value
+
+
+def _address(value: str) -> str:
+    """As `address.key`: street, postcode and country without blanks, marks and case."""
+    if _ADDRESS_KEY.fullmatch(value):
+        return value
+    parts = [re.sub(r"[\W_]+", "", part.casefold()) for part in value.split("|")]
+    if len(parts) != 3 or not all(parts):
+        raise ValueError("is not an address: street|postcode|country")
+    return "|".join(parts)
+
+
+def _ip(value: str) -> str:
+    family, length, number = _network(value)
+    if number & (1 << family - length) - 1:
+        raise ValueError(f"has bits beyond its prefix of {length}")
+    return f"{family}/{length}/{number >> family - length}"
+
+
+def _network(text: str) -> tuple[int, int, int]:
+    """Bits of the family, length of the prefix and number of an address or network."""
+    address, slash, prefix = text.partition("/")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, address)
+    except (OSError, ValueError):
+        raise ValueError("is neither an address nor a network such as 192.0.2.0/24") from None
+    bits = len(packed) * 8
+    length = int(prefix) if prefix.isascii() and prefix.isdigit() else bits
+    if length > bits or (slash and not prefix.isdigit()):
+        raise ValueError(f"has no prefix of 0 to {bits} bits")
+    return bits, length, int.from_bytes(packed)
+
+
+def _by_prefix(ends: Mapping[str, int]) -> tuple[tuple[int, int, dict[int, int]], ...]:
+    """Networks by the family and length of their prefix, as `NetworkList` wants them."""
+    found: dict[tuple[int, int], dict[int, int]] = {}
+    for text, end in ends.items():
+        family, length, number = map(int, text.split("/"))
+        found.setdefault((family, length), {})[number] = end
+    return tuple((family, length, networks) for (family, length), networks in sorted(found.items()))
+
+
+_TYPES: Mapping[str, Normalise] = {
+    "card": _card, "bin": _bin, "email": _identifier, "domain": _domain, "ip": _ip, "device": _identifier,
+    "user": _identifier, "address": _address,
+}  # fmt: skip
+_ALLOWED_TYPES = ("card", "email", "device", "user", "address")

@@ -25,9 +25,15 @@ MISTAKES = {
     "E505": ("risk/payments.yaml", "then: {tier: LOW}", "then: {}"),
     "E506": ("risk/payments.yaml", "{kind: NOTIFY, whom: user,", "{kind: NOTIFY, max: 5,"),
     "E507": ("risk/payments.yaml", "on: payment", "on: paiment"),
+    "E510": ("lists/cards.csv", "value,reason,author,added,until", "value,reason,author,added,untill"),
+    "E511": ("lists/lists.yaml", "  cards:", "  card:"),
+    "E512": ("lists/cards.csv", "tok_blocked", "4111 1111 1111 1111"),
+    "E513": ("lists/cards.csv", "tok_blocked,stolen,", "tok_blocked,,"),
+    "E514": ("lists/cards.csv", "tok_expired", "tok_blocked"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }
+HEADER = "value,reason,author,added,until\n"
 
 
 def load(folder: Path):
@@ -78,9 +84,12 @@ def test_all_mistakes_of_all_files_come_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
-        ("lists/cards.csv", "value,reason\na,b\n", "cards.csv:1: the columns must be value, reason, author, until"),
-        ("lists/cards.csv", "value,reason,author,until\na,b,,\n", "cards.csv:2: every entry needs"),
-        ("lists/cards.csv", "value,reason,author,until\na,b,c,2020\n", "cards.csv:2: until"),
+        ("lists/cards.csv", "value,reason\na,b\n", "cards.csv:1:1: error[E510]: the columns lack `author`"),
+        ("lists/cards.csv", HEADER + "a,b,,d,\n", "cards.csv:2:5: error[E513]: an entry needs an author"),
+        ("lists/cards.csv", HEADER + "a,b,c,2020-01-01,20\n", "cards.csv:2:18: error[E513]: until is not a time"),
+        ("lists/cards.csv", HEADER + "a,b,c,2020-01-02,2020-01-01\n", "cards.csv:2:18: error[E513]: the entry ends"),
+        ("lists/cards.csv", HEADER + '"a",b,c\n', "cards.csv:2:2: error[E510]: the row has 3 cells, the header 5"),
+        ("lists/cards.csv", HEADER + 'a,"b"c,c,d,\n', "cards.csv:2:1: error[E510]: the quoting is broken"),
         ("tables/fx.csv", "currency,valid_from,rate\nUSX,2026-01-01,1\n", "fx.csv:2: 'USX' is not an ISO 4217"),
         ("tables/fx.csv", "currency,valid_from,rate\nUSD,2026-01-01,-1\n", "fx.csv:2: a rate must be positive"),
     ],

@@ -25,7 +25,7 @@ RULES = {rule.id: rule for rule in POLICY.rules}
 
 ORDINARY: dict[str, Any] = {
     "event.market": "DE", "event.local_hour": 19, "user.id": "u1", "user.risk.tier": "LOW", "device.id": "d1",
-    "ip.network": "203.0.113.0/24", "ip.country": "DE", "ip.proxy": False, "email.address": "anna@example.org",
+    "ip.address": "203.0.113.7", "ip.country": "DE", "ip.proxy": False, "email.address": "anna@example.org",
     "email.disposable": False, "txn.amount_base": 45.0, "card.token": "tok_1", "card.bin": "411111",
     "card.country": "DE", "address.key": "lindenweg5|06108|de", "address.country": "DE", "basket.items": ["i1", "i2"],
     "basket.quantity": 2, "refund.reason": "wrong_size", "user.account_age_days": 400.0, "user.payments_1h": 0,
@@ -48,7 +48,7 @@ HITS: dict[str, dict[str, Any]] = {
     "blocked-card": {"card.token": "tok_example_reported_stolen"},
     "blocked-device": {"device.id": "dev-example-testing-rig"},
     "blocked-email": {"email.address": "example.blocked@example.invalid"},
-    "blocked-network": {"ip.network": "240.0.0.0/24"},
+    "blocked-network": {"ip.address": "240.0.0.9"},
     "drop-address": {"address.key": "1examplestreet|00000|de"},
     "watched-bin": {"card.bin": "000000", "txn.amount_base": 60.0},
     "cards-tried-and-declined": {"device.cards_24h": 3, "device.declines_24h": 3},
