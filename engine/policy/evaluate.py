@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from engine.language import Checked, RowProgram, compile_rows
 from engine.policy.combine import Source
@@ -33,17 +34,32 @@ class RuleSet:
         found = self.program.evaluate(row)
         hits: list[RuleHit] = []
         sources: list[Source] = []
+        results, failing = found.results, found.failing
         for index in found.notable:
             rule = self.rules[index]
-            state = rule.state_at(at_us)
+            state = rule.state_at(at_us) if rule.from_us or rule.until_us else rule.status
             if state == "off":
                 continue
-            result = Result(found.results[index])
+            result = results[index]
             enforced = state == "enforce" and (rule.rollout >= 1.0 or share_of(rule.id, row) < rule.rollout)
-            hits.append(RuleHit(rule.id, result, -1 if result is Result.HIT else found.failing[index], enforced))
-            if enforced and (result is Result.HIT or rule.unknown_hits):
-                sources.append(Source(rule.outcome, rule.reason))
+            hits.append(_hit(rule.id, result, -1 if result == _HIT else failing[index], enforced))
+            if enforced and (result == _HIT or rule.unknown_hits):
+                sources.append(self._sources[index])
         return hits, sources
+
+    @cached_property
+    def _sources(self) -> list[Source]:
+        """What each rule says when it hits."""
+        return [Source(rule.outcome, rule.reason) for rule in self.rules]
+
+
+_HIT = Result.HIT.value
+
+
+@lru_cache(maxsize=65_536)
+def _hit(rule_id: str, result: int, failing: int, enforced: bool) -> RuleHit:
+    """A frozen value, made once: there are few different ones, and a decision holds dozens."""
+    return RuleHit(rule_id, Result(result), failing, enforced)
 
 
 @dataclass(frozen=True)
