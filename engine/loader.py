@@ -33,7 +33,7 @@ def load_program(
 ) -> Program:
     """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone."""
     diagnostics = Diagnostics()
-    reader = PolicyReader(rules, diagnostics)
+    reader = PolicyReader.of(rules, diagnostics)
     settings = reader.settings()
     features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
     types = event_types() | features.types
@@ -45,7 +45,15 @@ def load_program(
     loaded = _load_models(settings, features, models) if with_models else {}
     shape = layouts(features, plan.columns, plan.joins)
     digest = _digest(rules, loaded)
-    policy = Policy(settings, tuple(rule for rule, _ in checked), rule_sets(checked, lists), lists, plan, digest)
+    policy = Policy(
+        settings,
+        tuple(rule for rule, _ in checked),
+        rule_sets(checked, lists),
+        lists,
+        plan,
+        digest,
+        reader.reasons.translations,
+    )
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
     online = OnlineFeatures(features, shape, plan.admission_filters)
     return Program(digest, policy, features, online, shape, loaded, rates, identity)

@@ -6,7 +6,7 @@ A request takes the reference once. A reload makes a new program beside the old 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.errors import ModelError
 from engine.eventlog import LogLayout
@@ -16,11 +16,12 @@ from engine.features.spec import FeatureSet
 from engine.policy.combine import Source, Verdict, band_of, combine
 from engine.policy.evaluate import Policy
 from engine.policy.patterns import History
+from engine.policy.reasons import said_in
 from engine.policy.rules import Fallback
 from engine.profiles.identity import Identity
 from engine.scoring.model import ScoringModel
 from engine.standing import enforce_limits, measures_of, risk_of
-from engine.values import Admission, EntityEvent, Event, Measure, Reason, Row, RuleHit, UserRisk
+from engine.values import Admission, EntityEvent, Event, Measure, Row, RuleHit, UserRisk
 
 STALE_CLOCK_US = 5 * 60_000_000
 MISSING = float("nan")
@@ -122,7 +123,11 @@ class Program:
         sources += self._band(case)
         sources += self._missing(case)
         sources += enforce_limits(case.event.kind, case.row, case.measures, self.policy.settings)
-        return combine(sources, self.policy.settings.default_actions, challenge_passed=challenge_passed), hits
+        verdict = combine(sources, self.policy.settings.default_actions, challenge_passed=challenge_passed)
+        language = case.row.get("user.language")
+        if language:
+            verdict = replace(verdict, reasons=said_in(language, verdict.reasons, self.policy.translations))
+        return verdict, hits
 
     def judge_user(self, case: Case) -> tuple[list[RuleHit], list[Source]]:
         """The `on: user` rules."""
@@ -142,12 +147,7 @@ class Program:
         for required in settings.required:
             absent = [name for name in required.fields if name not in row] if required.on == case.event.kind else []
             if absent and amount > required.above_base:
-                reason = required.reason
-                sources.append(
-                    Source(
-                        required.outcome, Reason(reason.code, reason.analyst, reason.customer, f"required:{absent[0]}")
-                    )
-                )
+                sources.append(Source(required.outcome, replace(required.reason, source=f"required:{absent[0]}")))
         return sources + [Source(f.outcome, f.reason) for f in settings.fallbacks if _applies(f, case, amount)]
 
 

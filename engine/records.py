@@ -98,7 +98,8 @@ def pack_decision(decision: Decision) -> dict[str, Any]:
     """
     return {
         "id": decision.id, "tier": decision.tier, "action": decision.action, "measures": decision.measures,
-        "score": decision.score, "reasons": [(r.code, r.analyst, r.customer, r.source) for r in decision.reasons],
+        "score": decision.score,
+        "reasons": [(r.code, r.analyst, r.customer, r.source, r.category) for r in decision.reasons],
         "hits": [(h.rule, h.result, h.failing, h.enforced) for h in decision.hits], "signals": decision.signals,
         "degraded": decision.degraded, "flags": decision.flags, "user_risk": decision.user_risk,
         "program": decision.program, "decided_us": decision.decided_us, "dry_run": decision.dry_run,

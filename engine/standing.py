@@ -7,11 +7,12 @@ release; a measure ends by its time or by what lifts it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from engine.policy.combine import Source
 from engine.policy.rules import MeasureSpec, Outcome, Settings
-from engine.values import Action, EntityState, Measure, Reason, Row, Tier, UserRisk
+from engine.values import Action, EntityState, Measure, Row, Tier, UserRisk
 
 RISK = "risk"
 MEASURE = "measure:"
@@ -93,9 +94,7 @@ def enforce_limits(kind: str, row: Row, measures: Iterable[Measure], settings: S
         if exceeded:
             limit = settings.limit_reason
             action = Action[measure.parameters.get("action", "DECLINE")]
-            reason = Reason(
-                limit.code, f"{limit.analyst} ({measure.source})", limit.customer, f"measure:{measure.kind}"
-            )
+            reason = replace(limit, analyst=f"{limit.analyst} ({measure.source})", source=f"measure:{measure.kind}")
             sources.append(Source(Outcome(None, action), reason))
     return sources
 

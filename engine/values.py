@@ -112,6 +112,8 @@ class Reason:
     customer: str
     source: str
     """What gave it: `rule:ID`, `band:payment`, `list:NAME`, `measure:LIMIT_AMOUNT`, `required:FIELD`."""
+    category: str = ""
+    """What it counts under, such as `takeover`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,8 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
         "id": decision.id, "kind": explanation.kind, "time": moment(explanation.event_us),
         "tier": decision.tier.name, "action": decision.action.name, "score": decision.score,
         "reasons": [
-            {"code": r.code, "analyst": r.analyst, "customer": r.customer, "source": r.source} for r in decision.reasons
+            {"code": r.code, "analyst": r.analyst, "customer": r.customer, "source": r.source, "category": r.category}
+            for r in decision.reasons
         ],
         "measures": [
             {"kind": m.kind, "parameters": dict(m.parameters), "source": m.source, "until": moment(m.until_us)}

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from engine.language import Checked, RowProgram, compile_rows
 from engine.policy.combine import Source
 from engine.policy.lists import AnyList
+from engine.policy.reasons import Translations
 from engine.policy.rules import Rule, Settings
 from engine.policy.steps import PatternPlan
 from engine.values import Result, Row, RuleHit
@@ -73,6 +74,7 @@ class Policy:
     lists: Mapping[str, AnyList]
     plan: PatternPlan
     digest: str
+    translations: Translations
 
 
 def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList]) -> dict[str, RuleSet]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from engine.language import (
     declare_codes,
     load_yaml,
 )
+from engine.policy.reasons import Reasons
 from engine.policy.rules import (
     MEASURES,
     Band,
@@ -41,7 +42,6 @@ CODES = declare_codes(
         "E501": "a policy setting is impossible",
         "E502": "bands do not rise, or do not start at 0",
         "E503": "a rule id is used twice",
-        "E504": "a reason code has two different texts",
         "E505": "a rule states neither a tier nor an action nor a measure",
         "E506": "an unknown measure or measure parameter",
         "E507": "a rule names an event kind that does not exist",
@@ -59,8 +59,14 @@ class PolicyReader:
 
     folder: Path
     diagnostics: Diagnostics
-    reasons: dict[str, tuple[Reason, str]] = field(default_factory=dict)
-    """Reason code → (first reason, place)."""
+    reasons: Reasons
+
+    @classmethod
+    def of(cls, folder: Path, diagnostics: Diagnostics) -> PolicyReader:
+        """A reader that knows the folder's reasons."""
+        reasons = Reasons(diagnostics)
+        reasons.load(folder / "reasons.yaml")
+        return cls(folder, diagnostics, reasons)
 
     def settings(self) -> Settings:
         """`policy.yaml` and `labels.yaml`; values after a mistake are neutral and never used."""
@@ -109,11 +115,7 @@ class PolicyReader:
             lateness_us=top.duration_us("lateness", 30 * DAY_US),
             fraud_outcomes=labels.choices("fraud", OUTCOMES),
             mature_after_us=labels.duration_us("mature_after"),
-            limit_reason=self._reason(
-                top.fields("limit_reason", {"code", "analyst"}, {"customer"}), "measure:LIMIT_AMOUNT"
-            )
-            if "limit_reason" in top
-            else limit,
+            limit_reason=self.reasons.read(top, limit.source, "limit_reason") if "limit_reason" in top else limit,
         )
 
     def rules(self, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
@@ -175,7 +177,7 @@ class PolicyReader:
         for item_node in reader.items(node):
             item = reader.fields(item_node, {"from_score", "tier", "action"}, {"reason", "measures"})
             start = item.number("from_score", 0.0, 0.0, 1.0)
-            reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"band:{kind}")
+            reason = self.reasons.read(item, f"band:{kind}")
             if (not bands and start) or (bands and start <= bands[-1].from_score):
                 item.mistake("E502", "bands must start at 0 and rise", "from_score")
             bands.append(Band(start, self._outcome(item), reason))
@@ -198,7 +200,7 @@ class PolicyReader:
             item.mistake("E505", "`then` needs a tier, an action or a measure", "then")
         return Rule(
             id=rule_id, ruleset=ruleset, on=on, outcome=outcome,
-            reason=self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"rule:{rule_id}"),
+            reason=self.reasons.read(item, f"rule:{rule_id}"),
             status=item.choice("status", ("enforce", "observe", "off"), "enforce"),
             from_us=item.timestamp_us("from", 0), until_us=item.timestamp_us("until", 0),
             rollout=item.share("rollout", 1.0),
@@ -229,23 +231,14 @@ class PolicyReader:
             parameters[name] = item.number(name) if name == "max" else item.text(name)
         return MeasureSpec(kind, parameters, item.duration_us("for", 0), item.text("lift", ""))
 
-    def _reason(self, item: Fields, source: str) -> Reason:
-        if item.node is None:
-            return Reason("", "", "", source)  # a band that gives nobody a reason, such as the lowest
-        reason = Reason(item.text("code"), item.text("analyst"), item.text("customer", ""), source)
-        known, place = self.reasons.setdefault(reason.code, (reason, str(item.position())))
-        if (known.analyst, known.customer) != (reason.analyst, reason.customer):
-            item.mistake("E504", f"reason `{reason.code}` has other texts at {place}", "code")
-        return reason
-
     def _required(self, item: Fields) -> Required:
         fields = item.choices("fields", FIELDS)
-        reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), "required")
+        reason = self.reasons.read(item, "required")
         return Required(item.choice("on", KINDS), fields, item.number("above", 0.0), self._outcome(item), reason)
 
     def _fallback(self, item: Fields) -> Fallback:
         source = item.choice("source", SOURCES)
-        reason = self._reason(item.fields("reason", {"code", "analyst"}, {"customer"}), f"fallback:{source}")
+        reason = self.reasons.read(item, f"fallback:{source}")
         return Fallback(source, item.number("above", 0.0), self._outcome(item), reason)
 
 

@@ -21,7 +21,7 @@ MISTAKES = {
     "E501": ("policy.yaml", "DE: Europe/Berlin", "DE: Europe/Berlim"),
     "E502": ("policy.yaml", "from_score: 0.0", "from_score: 0.1"),
     "E503": ("risk/payments.yaml", "  - id: huge", "  - id: big"),
-    "E504": ("risk/payments.yaml", "{code: R3, analyst: very large amount}", "{code: R2, analyst: very large amount}"),
+    "E504": ("risk/payments.yaml", "reason: R3", "reason: {code: R2, analyst: very large amount}"),
     "E505": ("risk/payments.yaml", "then: {tier: LOW}", "then: {}"),
     "E506": ("risk/payments.yaml", "{kind: NOTIFY, whom: user,", "{kind: NOTIFY, max: 5,"),
     "E507": ("risk/payments.yaml", "on: payment", "on: paiment"),
@@ -30,6 +30,8 @@ MISTAKES = {
     "E512": ("lists/cards.csv", "tok_blocked", "4111 1111 1111 1111"),
     "E513": ("lists/cards.csv", "tok_blocked,stolen,", "tok_blocked,,"),
     "E514": ("lists/cards.csv", "tok_expired", "tok_blocked"),
+    "E515": ("risk/payments.yaml", "reason: R10", "reason: R100"),
+    "E516": ("reasons.yaml", "en: Please confirm.", "en: Please confirm payments above 500."),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }

@@ -10,8 +10,9 @@ from engine.errors import PolicyError
 from engine.loader import load_program
 from engine.policy.evaluate import Policy
 from engine.policy.lists import AnyList
+from engine.policy.reasons import said_in
 from engine.profiles.identity import Identity
-from engine.values import Result, Row
+from engine.values import Reason, Result, Row
 from tests.conftest import NOW_US, POLICY
 
 
@@ -180,3 +181,47 @@ def test_a_million_entries_load_in_time(folder):
     found = listed(folder, "card", rows)
     assert process_time() - began < 0.5 + 0.5
     assert "tok_0099999" in found
+
+
+# --- reasons
+
+
+def test_a_reason_is_one_thing_wherever_it_is_named(folder):
+    """A rule names a code, and has its texts, its category and its own place as source."""
+    rule = next(rule for rule in loaded(folder).rules if rule.id == "velocity")
+    assert rule.reason == Reason("R1", "velocity", "Please confirm.", "rule:velocity", "small")
+
+
+def test_a_reason_may_be_written_out_where_it_is_used(folder):
+    """One used in a single place needs no entry in the list; named elsewhere, it means the same."""
+    change(folder / "risk" / "payments.yaml", "reason: R3", "reason: {code: Z1, analyst: odd, customer: Please wait.}")
+    reasons = {rule.id: rule.reason for rule in loaded(folder).rules}
+    assert reasons["huge"] == Reason("Z1", "odd", "Please wait.", "rule:huge")
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("de", "Bitte bestätigen."), ("DE-at", "Bitte bestätigen."), ("fr", "Please confirm.")]
+)
+def test_customers_read_their_language(folder, language, said):
+    """The event's language chooses the text; one that the policy lacks gets the default, as does no language."""
+    policy = loaded(folder)
+    reasons = (Reason("R1", "velocity", "Please confirm.", "rule:velocity", "small"),)
+    assert [reason.customer for reason in said_in(language, reasons, policy.translations)] == [said]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("risk/payments.yaml", "reason: R10", "reason: R11", "did you mean"),
+        ("reasons.yaml", "customer: confirm", "customer: confrim", "reasons.yaml:5:54: error[E515]: unknown text"),
+        ("reasons.yaml", "de: Bitte bestätigen.", "de: Betrag 9 bestätigen.", "must not name the number 9"),
+        ("reasons.yaml", "de: Bitte bestätigen.", "de: Ihre card.bin ist falsch.", "must not name the field card.bin"),
+        ("reasons.yaml", ", de: Bitte bestätigen.", "", "error[E112]: missing `de`"),
+        ("reasons.yaml", "  R2:", "  R1:", "error[E108]: key `R1` is given twice"),
+        ("risk/payments.yaml", "reason: R3", "reason: {code: Z, analyst: a, customer: At 5.}", "the number 5"),
+    ],
+)
+def test_a_wrong_reason_is_shown(folder, file, old, new, said):
+    """Unknown, doubled, telling or untranslated: each at its place."""
+    change(folder / file, old, new)
+    assert said in refused(folder)

@@ -43,7 +43,7 @@ def decision_bytes(decision: Decision) -> bytes:
     if decision.measures:
         head.measures.extend(map(_measure, decision.measures))
     pieces = [head.SerializeToString(deterministic=True), _program_piece(decision.program)]
-    pieces += [_reason_piece(r.code, r.customer, r.analyst, r.source) for r in decision.reasons]
+    pieces += [_reason_piece(r) for r in decision.reasons]
     pieces += [_hit_piece(h.rule, h.result, h.failing, h.enforced) for h in decision.hits]
     return b"".join(pieces)
 
@@ -56,7 +56,7 @@ def decision_value(message: decision_pb2.Decision) -> Decision:
         action=Action(message.action),
         measures=tuple(_measure_value(m) for m in message.measures),
         score=message.score if message.HasField("score") else None,
-        reasons=tuple(Reason(r.code, r.analyst, r.customer, r.source) for r in message.reasons),
+        reasons=tuple(Reason(r.code, r.analyst, r.customer, r.source, r.category) for r in message.reasons),
         hits=tuple(_hit_value(h) for h in message.hits),
         signals=tuple(message.signals),
         degraded=tuple(message.degraded),
@@ -83,7 +83,7 @@ def assessment_message(
     """How a person stands → reply to AssessUser."""
     message = decision_pb2.Assessment(
         user_id=user_id,
-        reasons=[_reason(r.code, r.customer, r.analyst, r.source) for r in reasons],
+        reasons=[_reason(r) for r in reasons],
         measures=[_measure(m) for m in measures],
         hits=[_hit(h.rule, h.result, h.failing, h.enforced) for h in hits],
         degraded=degraded,
@@ -107,8 +107,8 @@ def outcome_reply(outcome_id: str, known_us: int, flags: Sequence[str] = ()) -> 
 
 
 @lru_cache(maxsize=4_096)
-def _reason_piece(code: str, customer: str, analyst: str, source: str) -> bytes:
-    return decision_pb2.Decision(reasons=[_reason(code, customer, analyst, source)]).SerializeToString()
+def _reason_piece(reason: Reason) -> bytes:
+    return decision_pb2.Decision(reasons=[_reason(reason)]).SerializeToString()
 
 
 @lru_cache(maxsize=16_384)
@@ -121,8 +121,11 @@ def _program_piece(digest: str) -> bytes:
     return decision_pb2.Decision(program=policy_pb2.ProgramRef(digest=digest)).SerializeToString()
 
 
-def _reason(code: str, customer: str, analyst: str, source: str) -> policy_pb2.Reason:
-    return policy_pb2.Reason(code=code, customer=customer, analyst=analyst, source=source)
+def _reason(reason: Reason) -> policy_pb2.Reason:
+    return policy_pb2.Reason(
+        code=reason.code, customer=reason.customer, analyst=reason.analyst, source=reason.source,
+        category=reason.category,
+    )  # fmt: skip
 
 
 def _hit(rule: str, result: Result, failing: int, enforced: bool) -> policy_pb2.RuleResult:

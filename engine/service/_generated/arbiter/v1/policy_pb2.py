@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61rbiter/v1/policy.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"{\n\tParameter\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0f\n\x05whole\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x12\"\n\x05texts\x18\x05 \x01(\x0b\x32\x11.arbiter.v1.TextsH\x00\x42\x07\n\x05value\"\x17\n\x05Texts\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xa7\x02\n\x07Measure\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.arbiter.v1.MeasureKind\x12\x37\n\nparameters\x18\x02 \x03(\x0b\x32#.arbiter.v1.Measure.ParametersEntry\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0c\n\x04lift\x18\x06 \x01(\t\x1aH\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.arbiter.v1.Parameter:\x02\x38\x01\"I\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08\x63ustomer\x18\x02 \x01(\t\x12\x0f\n\x07\x61nalyst\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\"~\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\"\n\x06result\x18\x02 \x01(\x0e\x32\x12.arbiter.v1.Result\x12\x1a\n\rfirst_failing\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x65nforced\x18\x04 \x01(\x08\x42\x10\n\x0e_first_failing\"\x1c\n\nProgramRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t*J\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_LOW\x10\x01\x12\x0f\n\x0bTIER_MEDIUM\x10\x02\x12\r\n\tTIER_HIGH\x10\x03*o\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x14\n\x10\x41\x43TION_CHALLENGE\x10\x02\x12\x11\n\rACTION_REVIEW\x10\x03\x12\x12\n\x0e\x41\x43TION_DECLINE\x10\x04*\xd1\x01\n\x0bMeasureKind\x12\x1c\n\x18MEASURE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MEASURE_KIND_STEP_UP\x10\x01\x12\x18\n\x14MEASURE_KIND_MONITOR\x10\x02\x12\x17\n\x13MEASURE_KIND_NOTIFY\x10\x03\x12\x1e\n\x1aMEASURE_KIND_LIMIT_ACCOUNT\x10\x04\x12\x1d\n\x19MEASURE_KIND_LIMIT_AMOUNT\x10\x05\x12\x18\n\x14MEASURE_KIND_EDUCATE\x10\x06*g\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRESULT_MISS\x10\x01\x12\x0e\n\nRESULT_HIT\x10\x02\x12\x12\n\x0eRESULT_UNKNOWN\x10\x03\x12\x10\n\x0cRESULT_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x61rbiter/v1/policy.proto\x12\narbiter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"{\n\tParameter\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0f\n\x05whole\x18\x02 \x01(\x03H\x00\x12\x10\n\x06number\x18\x03 \x01(\x01H\x00\x12\x0e\n\x04\x66lag\x18\x04 \x01(\x08H\x00\x12\"\n\x05texts\x18\x05 \x01(\x0b\x32\x11.arbiter.v1.TextsH\x00\x42\x07\n\x05value\"\x17\n\x05Texts\x12\x0e\n\x06values\x18\x01 \x03(\t\"\xa7\x02\n\x07Measure\x12%\n\x04kind\x18\x01 \x01(\x0e\x32\x17.arbiter.v1.MeasureKind\x12\x37\n\nparameters\x18\x02 \x03(\x0b\x32#.arbiter.v1.Measure.ParametersEntry\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06source\x18\x05 \x01(\t\x12\x0c\n\x04lift\x18\x06 \x01(\t\x1aH\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.arbiter.v1.Parameter:\x02\x38\x01\"[\n\x06Reason\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x10\n\x08\x63ustomer\x18\x02 \x01(\t\x12\x0f\n\x07\x61nalyst\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x05 \x01(\t\"~\n\nRuleResult\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\"\n\x06result\x18\x02 \x01(\x0e\x32\x12.arbiter.v1.Result\x12\x1a\n\rfirst_failing\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08\x65nforced\x18\x04 \x01(\x08\x42\x10\n\x0e_first_failing\"\x1c\n\nProgramRef\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t*J\n\x04Tier\x12\x14\n\x10TIER_UNSPECIFIED\x10\x00\x12\x0c\n\x08TIER_LOW\x10\x01\x12\x0f\n\x0bTIER_MEDIUM\x10\x02\x12\r\n\tTIER_HIGH\x10\x03*o\n\x06\x41\x63tion\x12\x16\n\x12\x41\x43TION_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x41\x43TION_ALLOW\x10\x01\x12\x14\n\x10\x41\x43TION_CHALLENGE\x10\x02\x12\x11\n\rACTION_REVIEW\x10\x03\x12\x12\n\x0e\x41\x43TION_DECLINE\x10\x04*\xd1\x01\n\x0bMeasureKind\x12\x1c\n\x18MEASURE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14MEASURE_KIND_STEP_UP\x10\x01\x12\x18\n\x14MEASURE_KIND_MONITOR\x10\x02\x12\x17\n\x13MEASURE_KIND_NOTIFY\x10\x03\x12\x1e\n\x1aMEASURE_KIND_LIMIT_ACCOUNT\x10\x04\x12\x1d\n\x19MEASURE_KIND_LIMIT_AMOUNT\x10\x05\x12\x18\n\x14MEASURE_KIND_EDUCATE\x10\x06*g\n\x06Result\x12\x16\n\x12RESULT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bRESULT_MISS\x10\x01\x12\x0e\n\nRESULT_HIT\x10\x02\x12\x12\n\x0eRESULT_UNKNOWN\x10\x03\x12\x10\n\x0cRESULT_ERROR\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MEASURE_PARAMETERSENTRY']._loaded_options = None
   _globals['_MEASURE_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_TIER']._serialized_start=753
-  _globals['_TIER']._serialized_end=827
-  _globals['_ACTION']._serialized_start=829
-  _globals['_ACTION']._serialized_end=940
-  _globals['_MEASUREKIND']._serialized_start=943
-  _globals['_MEASUREKIND']._serialized_end=1152
-  _globals['_RESULT']._serialized_start=1154
-  _globals['_RESULT']._serialized_end=1257
+  _globals['_TIER']._serialized_start=771
+  _globals['_TIER']._serialized_end=845
+  _globals['_ACTION']._serialized_start=847
+  _globals['_ACTION']._serialized_end=958
+  _globals['_MEASUREKIND']._serialized_start=961
+  _globals['_MEASUREKIND']._serialized_end=1170
+  _globals['_RESULT']._serialized_start=1172
+  _globals['_RESULT']._serialized_end=1275
   _globals['_PARAMETER']._serialized_start=72
   _globals['_PARAMETER']._serialized_end=195
   _globals['_TEXTS']._serialized_start=197
@@ -51,9 +51,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEASURE_PARAMETERSENTRY']._serialized_start=446
   _globals['_MEASURE_PARAMETERSENTRY']._serialized_end=518
   _globals['_REASON']._serialized_start=520
-  _globals['_REASON']._serialized_end=593
-  _globals['_RULERESULT']._serialized_start=595
-  _globals['_RULERESULT']._serialized_end=721
-  _globals['_PROGRAMREF']._serialized_start=723
-  _globals['_PROGRAMREF']._serialized_end=751
+  _globals['_REASON']._serialized_end=611
+  _globals['_RULERESULT']._serialized_start=613
+  _globals['_RULERESULT']._serialized_end=739
+  _globals['_PROGRAMREF']._serialized_start=741
+  _globals['_PROGRAMREF']._serialized_end=769
 # @@protoc_insertion_point(module_scope)

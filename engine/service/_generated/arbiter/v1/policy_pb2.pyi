@@ -278,6 +278,7 @@ class Reason(_message.Message):
     CUSTOMER_FIELD_NUMBER: _builtins.int
     ANALYST_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    CATEGORY_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """Stable over policy versions, such as R012. Branch on this, never on the texts."""
     customer: _builtins.str
@@ -286,6 +287,8 @@ class Reason(_message.Message):
     """What a risk analyst reads. Never show it to a shopper."""
     source: _builtins.str
     """What gave it: `rule:ID`, `band:KIND`, `list:NAME`, `measure:KIND` or `required:FIELD`."""
+    category: _builtins.str
+    """What to count it under, such as `takeover`. May be empty."""
     def __init__(
         self,
         *,
@@ -293,10 +296,11 @@ class Reason(_message.Message):
         customer: _builtins.str = ...,
         analyst: _builtins.str = ...,
         source: _builtins.str = ...,
+        category: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyst", b"analyst", "code", b"code", "customer", b"customer", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analyst", b"analyst", "category", b"category", "code", b"code", "customer", b"customer", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
