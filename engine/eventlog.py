@@ -19,6 +19,8 @@ from engine.values import EntityEvent
 
 TIME, ID, NUMBER, ATTEMPT = range(4)
 FIXED = 4
+DISPOSITION = -1
+"""Where the disposition stands, counted in flags."""
 ABSENT = 0
 """Value of a hash column where the event lacked the field."""
 
@@ -127,48 +129,45 @@ class LogLayout:
 
 
 class LogView:
-    """A log read for windows: the newest `keep` rows in order of (time, number), columns made on demand."""
+    """A log read for windows: the newest `keep` rows in order of (time, number); only what is asked for is decoded."""
 
-    __slots__ = ("_bytes", "_columns", "_flags", "_layout", "_words", "cut_us", "times")
+    __slots__ = ("_bytes", "_layout", "_words", "cut_us", "times")
 
     def __init__(self, layout: LogLayout, log: bytes, dropped_us: int = 0) -> None:
         self._layout, self.cut_us = layout, dropped_us
-        step = layout.size // 8
-        times: list[int] = memoryview(log).cast("q")[TIME::step].tolist()
+        words = memoryview(log).cast("q")
+        times: list[int] = words[TIME :: layout.size // 8].tolist()
         cut, in_order = max(len(times) - layout.keep, 0), times == sorted(times)
         if not in_order or (cut and times[cut - 1] == times[cut]):
             log, self.cut_us = _newest_in_order(layout, log, dropped_us)
-            times = memoryview(log).cast("q")[TIME::step].tolist()
+            words = memoryview(log).cast("q")
+            times = words[TIME :: layout.size // 8].tolist()
         elif cut:  # the usual log: what is cut are its first rows
             self.cut_us = max(dropped_us, times[cut - 1])
             log, times = log[cut * layout.size :], times[cut:]
+            words = memoryview(log).cast("q")
         self.times = times
-        self._bytes = log
-        self._words = memoryview(log).cast("q")
-        self._columns: dict[int, list[int]] = {TIME: times}
-        self._flags: dict[int, bytes] = {}
+        self._bytes, self._words = log, words
 
-    def column(self, index: int) -> list[int]:
-        """A fixed column (TIME, ID …)."""
-        column = self._columns.get(index)
-        if column is None:
-            column = self._columns[index] = self._words[index :: self._layout.size // 8].tolist()
-        return column
+    def column(self, index: int, first: int = 0, last: int | None = None) -> list[int]:
+        """A fixed column (TIME, ID …), from row `first` up to `last`."""
+        step = self._layout.size // 8
+        cells: list[int] = self._words[first * step + index : None if last is None else last * step : step].tolist()
+        return cells
 
     def value(self, index: int) -> list[int]:
         """Value column `index` of the layout."""
         return self.column(FIXED + index)
 
-    def flag(self, index: int) -> bytes:
-        """Flag column `index`: one byte 0|1 a row."""
-        flags = self._flags.get(index)
-        if flags is None:
-            flags = self._flags[index] = self._bytes[self._layout.disposition_at + 1 + index :: self._layout.size]
-        return flags
+    def flag(self, index: int, first: int = 0, last: int | None = None) -> bytes:
+        """Flag column `index`: one byte 0|1 a row, or with `DISPOSITION` a code."""
+        size = self._layout.size
+        start = first * size + self._layout.disposition_at + 1 + index
+        return self._bytes[start : None if last is None else last * size : size]
 
     def dispositions(self) -> bytes:
         """One disposition code a row."""
-        return self._bytes[self._layout.disposition_at :: self._layout.size]
+        return self.flag(DISPOSITION)
 
 
 def _newest_in_order(layout: LogLayout, log: bytes, dropped_us: int) -> tuple[bytes, int]:

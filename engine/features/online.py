@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import compress
 from operator import and_, mul
-from typing import Any
+from typing import Any, NamedTuple
 
-from engine.eventlog import ATTEMPT, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
+from engine.eventlog import ATTEMPT, DISPOSITION, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
 from engine.features.spec import MICRO, Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
@@ -28,8 +27,7 @@ KeyOf = Callable[[str, str], bytes]
 """(entity, value) → profile key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(NamedTuple):
     """The current event as a window sees it: its own entry and the time as of which it is decided."""
 
     entry: EntityEvent
@@ -53,7 +51,7 @@ class OnlineFeatures:
         self._filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
         self._cells = {column: _cell_of(column) for layout in layouts.values() for column in layout.values}
         self._plans = {entity: _Plan(layout, features.aggregates) for entity, layout in layouts.items()}
-        self._by_kind: dict[str, tuple[tuple[str, Filter], ...]] = {}
+        self._by_kind: dict[str, tuple[frozenset[str], tuple[Filter, ...]]] = {}
 
     def entries(self, event: Event, row: Row, key_of: KeyOf, *, late: bool = False) -> tuple[EntityEvent, ...]:
         """What the event puts into the logs of its entities; a late one is kept but sets no flag."""
@@ -74,11 +72,12 @@ class OnlineFeatures:
 
     def _passed(self, kind: str, row: Row) -> frozenset[str]:
         """Names of the flag columns that the event sets, whichever log they belong to."""
-        candidates = self._by_kind.get(kind)
-        if candidates is None:
-            wanted = [(name, f) for name, f in self._filters.items() if not f.on or kind in f.on]
-            candidates = self._by_kind[kind] = tuple(wanted)
-        return frozenset([name for name, wanted in candidates if wanted.passes(kind, row)])
+        known = self._by_kind.get(kind)
+        if known is None:
+            mine = [f for f in self._filters.values() if not f.on or kind in f.on]
+            always = frozenset(f.name for f in mine if not f.of and f.test is None)
+            known = self._by_kind[kind] = always, tuple(f for f in mine if f.name not in always)
+        return known[0].union([f.name for f in known[1] if f.passes(kind, row)])
 
     def compute(
         self, row: Row, entries: Sequence[EntityEvent], states: Mapping[str, EntityState], as_of_us: int
@@ -139,13 +138,13 @@ class _Choice:
 
     def fold(self, row: Row, view: LogView, first: int, last: int, now: Current) -> None:
         """Put the aggregates that can be known into the row; `first` and `last` (excluded) bound the window."""
-        mask = self._mask(view, first, last, now)
+        mask = self._mask(view, first, last, now) if self._by_disposition else view.flag(self._flag, first, last)
         hits = mask.count(1)
         for name, own in self._counts:
             row[name] = hits + (own and now.entry.flags[self._flag])
         for index, wanted in self._columns.items():
-            column = view.column(index)[first:last]
-            chosen = column if hits == len(mask) else list(compress(column, mask))
+            column = view.column(index, first, last)
+            chosen = column if hits == last - first else list(compress(column, mask))
             for name, finish in wanted:
                 value = finish(chosen, now)
                 if value is not None:
@@ -153,13 +152,10 @@ class _Choice:
 
     def _mask(self, view: LogView, first: int, last: int, now: Current) -> bytes:
         """One byte 0|1 a row of the window: the filter let it through, and what became of its payment is wanted."""
-        flags = view.flag(self._flag)[first:last]
-        if not self._by_disposition:
-            return flags
-        codes = view.dispositions()
-        done = min(max(bisect_left(view.times, now.as_of_us - ABANDONED_AFTER_US), first), last)
-        wanted = codes[first:done].translate(self._older) + codes[done:last].translate(self._recent)
-        return bytes(map(and_, flags, wanted))
+        codes = view.flag(DISPOSITION, first, last)
+        done = bisect_left(view.times, now.as_of_us - ABANDONED_AFTER_US, first, last) - first
+        wanted = codes[:done].translate(self._older) + codes[done:].translate(self._recent)
+        return bytes(map(and_, view.flag(self._flag, first, last), wanted))
 
 
 class _Plan:
@@ -185,13 +181,15 @@ class _Plan:
         entry = current.entry
         if self._counts_own and entry.attempt and self.layout.position(log, ATTEMPT, entry.attempt) >= 0:
             # a further try of an attempt that is counted already
-            current = replace(current, entry=replace(entry, flags=bytes(len(entry.flags))))
+            current = current._replace(entry=entry._replace(flags=bytes(len(entry.flags))))
         view = LogView(self.layout, log, current.head.get("dropped", 0))
         times = view.times
+        count, newest = len(times), times[-1] if times else 0
         for window, choices in self._windows.items():
             end = current.as_of_us - window[1]
             start = end - window[0]
-            first, last = bisect_right(times, start), bisect_right(times, end)
+            last = count if newest <= end else bisect_right(times, end)
+            first = bisect_right(times, start, 0, last)
             for choice in choices.values():
                 choice.fold(row, view, first, last, current)
             if view.cut_us > start:
