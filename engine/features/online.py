@@ -51,7 +51,7 @@ class OnlineFeatures:
         self._filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
         self._cells = {column: _cell_of(column) for layout in layouts.values() for column in layout.values}
         self._plans = {entity: _Plan(layout, features.aggregates) for entity, layout in layouts.items()}
-        self._by_kind: dict[str, tuple[frozenset[str], tuple[Filter, ...]]] = {}
+        self._by_kind: dict[str, tuple[frozenset[str], tuple[tuple[str, Filter], ...]]] = {}
 
     def entries(self, event: Event, row: Row, key_of: KeyOf, *, late: bool = False) -> tuple[EntityEvent, ...]:
         """What the event puts into the logs of its entities; a late one is kept but sets no flag."""
@@ -74,10 +74,10 @@ class OnlineFeatures:
         """Names of the flag columns that the event sets, whichever log they belong to."""
         known = self._by_kind.get(kind)
         if known is None:
-            mine = [f for f in self._filters.values() if not f.on or kind in f.on]
-            always = frozenset(f.name for f in mine if not f.of and f.test is None)
-            known = self._by_kind[kind] = always, tuple(f for f in mine if f.name not in always)
-        return known[0].union([f.name for f in known[1] if f.passes(kind, row)])
+            mine = {name: f for name, f in self._filters.items() if not f.on or kind in f.on}
+            always = frozenset(name for name, f in mine.items() if not f.of and f.test is None)
+            known = self._by_kind[kind] = always, tuple(item for item in mine.items() if item[0] not in always)
+        return known[0].union([name for name, f in known[1] if f.passes(kind, row)])
 
     def compute(
         self, row: Row, entries: Sequence[EntityEvent], states: Mapping[str, EntityState], as_of_us: int
