@@ -46,7 +46,12 @@ class RuleSet:
             hits.append(_hit(rule.id, result, -1 if result == _HIT else failing[index], enforced))
             if enforced and (result == _HIT or rule.unknown_hits):
                 sources.append(self._sources[index])
-        return hits, sources
+        return first_only(hits, sources, self.firsts) if self.firsts else (hits, sources)
+
+    @cached_property
+    def firsts(self) -> Mapping[str, Rule]:
+        """Rules by their id that are rows of a table of which only the first that hits counts."""
+        return {rule.id: rule for rule in self.rules if rule.first}
 
     @cached_property
     def _sources(self) -> list[Source]:
@@ -61,6 +66,21 @@ _HIT = Result.HIT.value
 def _hit(rule_id: str, result: int, failing: int, enforced: bool) -> RuleHit:
     """A frozen value, made once: there are few different ones, and a decision holds dozens."""
     return RuleHit(rule_id, Result(result), failing, enforced)
+
+
+def first_only(
+    hits: Sequence[RuleHit], sources: Sequence[Source], firsts: Mapping[str, Rule]
+) -> tuple[list[RuleHit], list[Source]]:
+    """Without what hits in a table after its first hit; a row that can't be known hits if it says so."""
+    reached: set[str] = set()
+    late: set[str] = set()
+    for hit in hits:
+        rule = firsts.get(hit.rule)
+        if rule and (hit.result is Result.HIT or rule.unknown_hits):
+            if rule.first in reached:
+                late.add(rule.id)
+            reached.add(rule.first)
+    return [h for h in hits if h.rule not in late], [s for s in sources if s.reason.source[5:] not in late]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from engine.policy.rules import (
     Rule,
     Settings,
 )
+from engine.policy.sheets import read_sheet
+from engine.policy.tables import GIVEN, HIT_POLICIES, TableReader, read_columns
 from engine.schema import FIELDS, KINDS, OUTCOMES
 from engine.values import Action, Reason, Tier
 
@@ -49,6 +51,7 @@ CODES = declare_codes(
     }
 )
 _OUTCOME_KEYS = {"tier", "action", "measures"}
+_TABLE_KEYS = {"gaps", "then", "reason"}
 _RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}
 SOURCES = ("model", "profiles", "patterns")
 
@@ -122,17 +125,41 @@ class PolicyReader:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""
         places: dict[str, str] = {}
         for path in sorted((self.folder / "risk").glob("*.yaml")):
-            top = Reader(self.diagnostics).fields(self._yaml(f"risk/{path.name}"), {"ruleset", "on", "rules"}, {"note"})
+            top = Reader(self.diagnostics).fields(
+                self._yaml(f"risk/{path.name}"), {"ruleset", "on"}, {"rules", "tables", "note"}
+            )
             on = self._on(top)
-            for item in top.fields_list("rules", {"id", "when", "then", "reason"}, _RULE_KEYS):
+            items = top.fields_list("rules", {"id", "when", "then", "reason"}, _RULE_KEYS)
+            tables = top.fields_list("tables", {"id", "file", "hit", "columns"}, _RULE_KEYS | _TABLE_KEYS)
+            for item in (*items, *tables):
                 rule = self._rule(top.text("ruleset"), on, item)
                 if rule.id in places:
                     item.mistake("E503", f"rule id `{rule.id}` is used twice", "id", f"first at {places[rule.id]}")
                 places.setdefault(rule.id, rule.place)
+                if "file" in item:
+                    yield from self._table(rule, item, schema)
+                    continue
                 condition = item.scalar("when")
                 checked = check(condition, schema, self.diagnostics) if condition is not None else None
                 if checked is not None:
                     yield rule, checked
+
+    def _table(self, rule: Rule, item: Fields, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
+        """The rows of a decision table."""
+        columns, hit = read_columns(item, schema, self.diagnostics), item.choice("hit", HIT_POLICIES)
+        gaps = item.choice("gaps", ("allowed", "forbidden"), "forbidden")
+        path = self.folder / "tables" / item.text("file")
+        if path.suffix != ".csv" or not path.is_file():
+            known = [file.name for file in (self.folder / "tables").glob("*.csv")]
+            hint = self.diagnostics.did_you_mean(path.name, known)
+            item.mistake("E517", f"there is no table tables/{path.name}", "file", hint)
+        elif columns and hit:
+            names = [column.name for column in columns]
+            sheet = read_sheet(path, f"tables/{path.name}", names, self.diagnostics, GIVEN)
+            if sheet is not None:
+                self.diagnostics.sources[sheet.name] = sheet.text
+                reader = TableReader(rule, sheet, columns, hit, schema, self.reasons, self.diagnostics)
+                yield from reader.read(gaps == "allowed")
 
     def _yaml(self, name: str) -> Any:
         return load_yaml(self.folder / name, self.diagnostics, name)
@@ -196,7 +223,7 @@ class PolicyReader:
     def _rule(self, ruleset: str, on: tuple[str, ...], item: Fields) -> Rule:
         rule_id = item.text("id")
         outcome = self._outcome(item.fields("then", (), _OUTCOME_KEYS))
-        if outcome == Outcome(None, None) and "then" in item:
+        if outcome == Outcome(None, None) and "then" in item and "file" not in item:
             item.mistake("E505", "`then` needs a tier, an action or a measure", "then")
         return Rule(
             id=rule_id, ruleset=ruleset, on=on, outcome=outcome,

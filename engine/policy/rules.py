@@ -61,6 +61,8 @@ class Rule:
     """Nothing that lowers a decision cancels it: block lists, confirmed links, takeover, legal."""
     place: str
     """file:line of the rule."""
+    first: str = ""
+    """Of the rules with one such name only the first that hits counts: rows of a table with that hit policy."""
 
     def state_at(self, time_us: int) -> str:
         """enforce, observe or off at a time."""

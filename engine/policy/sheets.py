@@ -69,8 +69,10 @@ class Sheet:
         return Position(self.name, line, start + blanks + (row[start + blanks :][:1] == '"') + 1)
 
 
-def read_sheet(path: Path, name: str, columns: Collection[str], diagnostics: Diagnostics) -> Sheet | None:
-    """Read a file with exactly these columns in any order; None when it can't be read or has others."""
+def read_sheet(
+    path: Path, name: str, columns: Collection[str], diagnostics: Diagnostics, optional: Collection[str] = ()
+) -> Sheet | None:
+    """Read a file with these columns in any order; None when it can't be read, lacks one or has others."""
     text = _text(path, name, diagnostics)
     if text is None:
         return None
@@ -78,7 +80,7 @@ def read_sheet(path: Path, name: str, columns: Collection[str], diagnostics: Dia
     separator = ";" if head.count(";") > head.count(",") else ","
     header = [cell.strip() for cell in next(csv.reader([head], delimiter=separator), [])]
     sheet = Sheet(name, text, separator, {column: index for index, column in enumerate(header)}, diagnostics)
-    return sheet if _fits(sheet, header, columns) else None
+    return sheet if _fits(sheet, header, columns, optional) else None
 
 
 def _text(path: Path, name: str, diagnostics: Diagnostics) -> str | None:
@@ -96,14 +98,14 @@ def _text(path: Path, name: str, diagnostics: Diagnostics) -> str | None:
     return None
 
 
-def _fits(sheet: Sheet, header: list[str], columns: Collection[str]) -> bool:
+def _fits(sheet: Sheet, header: list[str], columns: Collection[str], optional: Collection[str]) -> bool:
     """Whether every column is known, there once, and none is missing."""
-    fits = True
+    known, fits = [*columns, *optional], True
     for index, column in enumerate(header):
-        unknown = column not in columns
+        unknown = column not in known
         if unknown or sheet.at[column] != index:
             fits = False
-            hint = did_you_mean(column, columns) or f"known here: {', '.join(columns)}"
+            hint = did_you_mean(column, known) or f"known here: {', '.join(known)}"
             problem = f"unknown column `{column}`" if unknown else f"column `{column}` is there twice"
             sheet.mistake(1, problem, hint, index, len(column))
     missing = [f"`{column}`" for column in columns if column not in sheet.at]

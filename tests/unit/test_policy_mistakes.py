@@ -32,6 +32,10 @@ MISTAKES = {
     "E514": ("lists/cards.csv", "tok_expired", "tok_blocked"),
     "E515": ("risk/payments.yaml", "reason: R10", "reason: R100"),
     "E516": ("reasons.yaml", "en: Please confirm.", "en: Please confirm payments above 500."),
+    "E517": ("risk/refunds.yaml", "file: refund.csv", "file: refunds.csv"),
+    "E518": ("tables/refund.csv", "< 3", "< three"),
+    "E519": ("tables/refund.csv", ">= 3", ">= 2"),
+    "E520": ("tables/refund.csv", ">= 3", "> 3"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }
@@ -57,7 +61,7 @@ def broken(tmp_path: Path, file: str, old: str, new: str) -> str:
 
 def test_the_small_policy_is_right():
     """The policy that the mistakes are made in has none itself."""
-    assert len(load(POLICY).policy.rules) == 11
+    assert len(load(POLICY).policy.rules) == 14
 
 
 @pytest.mark.parametrize("code", MISTAKES)

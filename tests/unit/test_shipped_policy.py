@@ -117,8 +117,9 @@ HITS: dict[str, dict[str, Any]] = {
     "reported-by-others": {"user.reports_90d": 2},
     "complains-and-sends-back": {"user.complaints_90d": 3, "user.refund_share": 0.6},
     "under-attack": {"user.failed_logins_24h": 5},
-    "person-at-high-risk": {"user.risk.tier": "HIGH"},
-    "person-at-medium-risk": {"user.risk.tier": "MEDIUM", "user.is_new_device": True},
+    "person-at-risk#2": {"user.risk.tier": "HIGH"},
+    "person-at-risk#3": {"user.risk.tier": "MEDIUM", "user.is_new_device": True},
+    "person-at-risk#4": {"user.risk.tier": "MEDIUM", "txn.amount_base": 250.0},
 }  # fmt: skip
 """Rule → what is different about an event that it is for."""
 TELLING = re.compile(r"\d|fraud|device|network|prox|velocity|score|rule|list|risk|abroad|suspic|stolen|too (many|much)")
