@@ -9,19 +9,20 @@ interpreter again, which knows the reason. What is not worth generating calls th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from engine.language import expression as ast
+from engine.language.check import Checked
 from engine.language.expression import Node
 from engine.language.functions import Overload
 from engine.language.functions_texts import regex
 from engine.language.interpret import Lists, Scope, from_row, run
 from engine.language.operators import ARITHMETIC, binary, equals, negative
 from engine.language.quantities import UNKNOWN, ExpressionError, Failure
-from engine.language.resolve import Apply, Coalesce, InList, Present
+from engine.language.resolve import Apply, Coalesce, InList, Present, children
 from engine.language.truth import negate
 from engine.language.types import (
     BOOL,
@@ -41,6 +42,10 @@ from engine.language.types import (
 _TEXT_METHODS = {"startsWith": "{0}.startswith({1})", "endsWith": "{0}.endswith({1})", "contains": "({1} in {0})"}
 ABSENT = float("nan")
 """Stands in a variable for an absent number: every comparison with it is false, so only the false road asks `is`."""
+UNSET = object()
+"""Stands in the variable of a shared part until some rule needs it."""
+Part = tuple[str, Type]
+"""A part of a condition, as it is written, and its type: alike in all conditions of one schema."""
 _MOST_INDENTED = 90
 """Python's own limit is 100."""
 
@@ -53,8 +58,8 @@ def _sound(value: Any) -> Any:
 
 
 BUILTINS: dict[str, Any] = {
-    "UNKNOWN": UNKNOWN, "ABSENT": ABSENT, "sound": _sound, "run": run, "Scope": Scope, "from_row": from_row,
-    "binary": binary, "equals": equals, "negate": negate, "negative": negative,
+    "UNKNOWN": UNKNOWN, "ABSENT": ABSENT, "UNSET": UNSET, "sound": _sound, "run": run, "Scope": Scope,
+    "from_row": from_row, "binary": binary, "equals": equals, "negate": negate, "negative": negative,
 }  # fmt: skip
 """What generated code may call."""
 
@@ -64,12 +69,14 @@ class Code:
     """A Python expression, and the variables that must be known before it may be evaluated.
 
     `quiet`: with an unknown variable it is just false, without an exception. `denied`: it stands for `not text`.
+    `partial`: it may be true although a variable is unknown.
     """
 
     text: str
     needs: tuple[str, ...] = ()
     quiet: bool = False
     denied: bool = False
+    partial: bool = False
 
 
 def plain(code: Code) -> str:
@@ -88,13 +95,19 @@ class TooDeep(Exception):
 
 @dataclass(slots=True)
 class Generator:
-    """Collects statements, variables for inputs, and constants for one generated function."""
+    """Collects statements, variables for inputs and shared parts, and constants for generated functions."""
 
     lists: Lists
+    variable: str = "v{}"
+    """How the variable of an input or a shared part is written: a local one, or an item of a list."""
+    shared: Set[Part] = frozenset()
+    """Parts that several rules have: the first that needs one computes it for all."""
+    source: str = ""
+    """The text of the rule at hand."""
     lines: list[str] = field(default_factory=list)
     depth: int = 1
     inputs: dict[str, tuple[str, Type]] = field(default_factory=dict)
-    floats: set[str] = field(default_factory=set)
+    parts: dict[Part, str] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     markers: dict[str, str] = field(default_factory=dict)
     temporaries: int = 0
@@ -146,16 +159,47 @@ class Generator:
             lines.append(f"\t{name} = get({path!r})")
             if kind in NUMBERS:
                 lines.append(f"\tif {name} is None: {name} = ABSENT")
-                if name in self.floats:
+                if kind == DOUBLE:
                     lines.append(f"\telif {name}.__class__ is int: {name} = float({name})")
             elif kind in (TIMESTAMP, DURATION, DYN):
                 lines.append(f"\tif {name} is not None: {name} = from_row({name}, {self.constant(kind)})")
-        return lines
+        return [*lines, *(f"\t{name} = UNSET" for name in self.parts.values())]
+
+    def slot(self) -> str:
+        """A fresh variable for an input or a shared part."""
+        return self.variable.format(len(self.inputs) + len(self.parts))
 
     # --- nodes
 
     def code(self, node: Node) -> Code:
         """A node as an expression; statements that it needs first are emitted."""
+        if self.shared and costly(node, self.lists):
+            part = self.source[node.start : node.end], node.type
+            if part in self.shared:
+                return self.once(part, node)
+        return self.fresh(node)
+
+    def once(self, part: Part, node: Node) -> Code:
+        """A shared part: its value, or UNKNOWN, is left in a variable by whoever comes first."""
+        if part not in self.parts:
+            self.parts[part] = self.slot()
+            self.markers[self.parts[part]] = "UNKNOWN"
+        name = self.parts[part]
+
+        def compute() -> None:
+            code = self.fresh(node)
+            self.emit(f"{name} = {self.or_unknown(code)}")
+
+        self.block(f"if {name} is UNSET:", compute)
+        return Code(name, (name,))
+
+    def or_unknown(self, code: Code) -> str:
+        """An expression that is UNKNOWN if something it needs is."""
+        unknown = self.is_unknown(code.needs)
+        return f"UNKNOWN if {unknown} else {plain(code)}" if unknown else plain(code)
+
+    def fresh(self, node: Node) -> Code:
+        """The node's own code."""
         match node:
             case ast.Literal():
                 return Code(self.literal(node.value))
@@ -182,13 +226,6 @@ class Generator:
                 return self.held(node)
         return self.interpreted(node)
 
-    def floating(self, node: Node) -> Code:
-        """A node used for more than a comparison: a double that came as int must become one."""
-        code = self.code(node)
-        if isinstance(node, ast.Name) and node.type == DOUBLE and not node.local:
-            self.floats.add(code.text)
-        return code
-
     def literal(self, value: Any) -> str:
         """A constant as Python text."""
         if value is None or type(value) in (bool, str, bytes):
@@ -200,7 +237,7 @@ class Generator:
     def name(self, node: ast.Name) -> Code:
         """An input's variable."""
         if node.path not in self.inputs:
-            name = f"v{len(self.inputs)}"
+            name = self.slot()
             self.inputs[node.path] = (name, node.type)
             self.markers[name] = "ABSENT" if node.type in NUMBERS else "None"
         name, kind = self.inputs[node.path]
@@ -213,7 +250,7 @@ class Generator:
             if node.operand.type == BOOL:
                 return Code(inner.text, inner.needs, inner.quiet, not inner.denied)
             return Code(f"sound(negate({inner.text}))", inner.needs)
-        inner = self.floating(node.operand)
+        inner = self.code(node.operand)
         if node.type == DOUBLE:
             return Code(f"(-{plain(inner)})", inner.needs)
         return Code(f"sound(negative({plain(inner)}))", inner.needs)
@@ -228,7 +265,7 @@ class Generator:
             fast = self.membership(node)
             if fast is not None:
                 return fast
-        left, right = self.floating(node.left), self.floating(node.right)
+        left, right = self.code(node.left), self.code(node.right)
         needs = union(left, right)
         a, b = plain(left), plain(right)
         if same and left_type in (INT, DOUBLE, STRING, BYTES) and operator in "+-*/%":
@@ -269,7 +306,7 @@ class Generator:
     def in_list(self, node: InList) -> Code:
         """Membership in a named list."""
         entries = self.lists.get(node.list_name)
-        value = self.floating(node.value)
+        value = self.code(node.value)
         if entries is None:
             return self.interpreted(node)
         quiet = isinstance(node.value, ast.Name) and isinstance(entries, frozenset | set | dict)
@@ -277,7 +314,7 @@ class Generator:
 
     def apply(self, node: Apply) -> Code:
         """A function: the one form that fits the static types, or a choice at run time."""
-        args = [self.floating(arg) for arg in node.args]
+        args = [self.code(arg) for arg in node.args]
         needs = union(*args)
         texts = [plain(arg) for arg in args]
         name, types = node.function.name, [arg.type for arg in node.args]
@@ -325,9 +362,7 @@ class Generator:
             case ast.Logic() | ast.Conditional() | Coalesce():
                 self.interpret(name, node)
             case _:
-                code = self.floating(node)
-                unknown = self.is_unknown(code.needs)
-                self.emit(f"{name} = UNKNOWN if {unknown} else {plain(code)}" if unknown else f"{name} = {plain(code)}")
+                self.emit(f"{name} = {self.or_unknown(self.code(node))}")
 
     def assign_logic(self, name: str, node: ast.Logic) -> None:
         """Operands in order until one decides; an unknown one is remembered."""
@@ -363,8 +398,42 @@ class Generator:
             wanted = node.operator == "&&"
             parts = [self.condition(operand) for operand in node.operands]
             if all(part.quiet and part.denied is wanted for part in parts):
-                return Code(f"({' or '.join(part.text for part in parts)})", union(*parts), True, wanted)
+                return Code(f"({' or '.join(part.text for part in parts)})", union(*parts), True, wanted, not wanted)
         return self.code(node)
+
+
+def shared_parts(conditions: Iterable[Checked], lists: Lists) -> set[Part]:
+    """What several rules have, or one rule twice, and is worth a variable."""
+    seen: set[Part] = set()
+    shared: set[Part] = set()
+    for condition in conditions:
+        for node in _costly_parts(condition.tree, lists):
+            part = condition.text[node.start : node.end], node.type
+            (shared if part in seen else seen).add(part)
+    return shared
+
+
+def _costly_parts(node: Node, lists: Lists) -> Iterator[Node]:
+    if costly(node, lists):
+        yield node
+    if not isinstance(node, ast.Macro):  # the interpreter does what stands inside
+        for child in children(node):
+            yield from _costly_parts(child, lists)
+
+
+def costly(node: Node, lists: Lists) -> bool:
+    """Whether it pays to remember the value: a call, checked arithmetic, or what takes statements."""
+    match node:
+        case ast.Binary():
+            slow = node.operator in "*/%+-" and node.type != BOOL and (node.type != DOUBLE or node.operator == "/")
+            return slow and not isinstance(node.left, ast.Literal | ast.ListNode)
+        case InList():
+            return not isinstance(lists.get(node.list_name), frozenset | set | dict)
+        case ast.Logic():
+            return not _may_be_quiet(node)
+        case Apply():
+            return node.function.name != "size"
+    return isinstance(node, ast.Conditional | Coalesce | ast.Macro | ast.Index)
 
 
 def _plain_field(node: ast.Select) -> bool:

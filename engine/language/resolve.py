@@ -50,6 +50,33 @@ class Present(Node):
     path: str
 
 
+_PARTS: dict[type[Node], tuple[str, ...]] = {}
+
+
+def _parts(node: Node) -> tuple[str, ...]:
+    """Names of a node's own fields, beside place and type."""
+    kind = type(node)
+    if kind not in _PARTS:
+        _PARTS[kind] = tuple(part.name for part in fields(kind) if not part.kw_only)
+    return _PARTS[kind]
+
+
+def children(node: Node) -> list[Node]:
+    """The nodes directly below a node."""
+    found: list[Node] = []
+
+    def add(part: Any) -> None:
+        if isinstance(part, Node):
+            found.append(part)
+        elif isinstance(part, tuple):
+            for inner in part:
+                add(inner)
+
+    for name in _parts(node):
+        add(getattr(node, name))
+    return found
+
+
 def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
     """The node with each node directly below it changed."""
 
@@ -58,8 +85,9 @@ def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
             return tuple([changed(inner) for inner in part])
         return change(part) if isinstance(part, Node) else part
 
-    parts = {part.name: changed(getattr(node, part.name)) for part in fields(node) if not part.kw_only}
-    return replace(node, **parts)
+    if type(node) is Literal:
+        return node
+    return replace(node, **{name: changed(getattr(node, name)) for name in _parts(node)})
 
 
 def resolve(

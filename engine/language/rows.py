@@ -1,43 +1,74 @@
-"""One generated Python function for a whole rule set: each rule's result for a row, and its first failing condition.
+"""Generated Python for a whole rule set: each rule's result for a row, and its first failing condition.
 
     program = compile_rows([checked, …], lists)
     found = program.evaluate(row)                  # row: dotted name → value; absent or None is UNKNOWN
     found.results[i]  found.failing[i]  found.notable
 
-Inputs are fetched once into local variables. A rule is nested ifs, cheap on the roads that most rules take: a false
-first condition stores nothing. ERROR is an exception inside the function; that rule alone is then asked of the
-interpreter (`interpret.outcome`), to which all of this is proven equal.
+Inputs are fetched once, and a part that several rules have is computed by the first that needs it. A rule is nested
+ifs, cheap on the roads that most rules take: a false first condition stores nothing. ERROR is an exception inside the
+function; that rule alone is then asked of the interpreter (`interpret.outcome`), to which all of this is proven equal.
+When rules are many, an index finds those that may not miss, and only they are run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from engine.language.check import Checked
-from engine.language.codegen import BUILTINS, Code, Generator, TooDeep, plain
+from engine.language.codegen import BUILTINS, Code, Generator, TooDeep, plain, shared_parts
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
+from engine.language.rows_index import GROUP, Index, make_index
 from engine.language.types import DURATION, DYN, TIMESTAMP
 from engine.values import Result
 
+INDEX_FROM = 500
+"""So many rules are indexed: the masks cost about 20 µs, as much as running 400 rules."""
 _CHUNK = 250
-"""Rules in one function; Python compiles a longer one more than proportionally slower."""
-_MOST_CONDITIONS = 8
-"""A rule with more conditions than this is evaluated condition by condition, so that code grows linearly."""
+"""Rules in one function that is always run; Python compiles a longer one more than proportionally slower."""
+Run = Callable[..., None]
 
 
-@dataclass(frozen=True, slots=True)
 class RowResult:
-    """What became of each rule, by its index."""
+    """What became of each rule, by its index. Keep the row as it is while you read `failing`."""
 
-    results: list[int]
-    """`engine.values.Result` as int."""
-    failing: list[int]
-    """Number of the first condition that was false (MISS), unknown (UNKNOWN) or failed (ERROR); 0 for a HIT."""
-    notable: list[int]
-    """Indices of the rules that did not simply miss, ascending."""
+    __slots__ = ("_rest", "_size", "codes", "notable")
+
+    def __init__(self, size: int, codes: list[int] | dict[int, int], notable: list[int]) -> None:
+        self._size = size
+        self.codes = codes
+        """4 × first failing condition + result, of each notable rule at least."""
+        self.notable = notable
+        """Indices of the rules that did not simply miss, ascending."""
+        self._rest: Callable[[], None] | None = None
+
+    @property
+    def results(self) -> list[int]:
+        """`engine.values.Result` of each rule as int."""
+        return [code & 3 for code in self._all()]
+
+    @property
+    def failing(self) -> list[int]:
+        """Number of the first condition that was false (MISS), unknown (UNKNOWN) or failed (ERROR); 0 for a HIT.
+
+        The rules that the index ruled out are run when this is first read.
+        """
+        if self._rest is not None:
+            self._rest()
+            self._rest = None
+        return [code >> 2 for code in self._all()]
+
+    def later(self, rest: Callable[[], None]) -> RowResult:
+        """This, with what completes `codes`."""
+        self._rest = rest
+        return self
+
+    def _all(self) -> list[int]:
+        codes = self.codes
+        return codes if isinstance(codes, list) else [codes.get(index, 0) for index in range(self._size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +78,47 @@ class RowProgram:
     conditions: tuple[Checked, ...]
     names: frozenset[str]
     """Every input that some rule reads."""
-    _functions: tuple[Callable[..., None], ...]
+    _functions: tuple[Run, ...]
+    _load: Callable[[Row], list[Any]] | None
+    """What fetches all inputs, for the functions of an index."""
+    _index: Index | None
     source: str = field(repr=False)
     """The generated Python, for the curious."""
 
     def evaluate(self, row: Row) -> RowResult:
         """All rules on one row."""
-        count = len(self.conditions)
-        found = RowResult([0] * count, [0] * count, [])
-        for function in self._functions:
-            function(row, found.results, found.failing, found.notable.append)
-        return found
+        notable: list[int] = []
+        if self._index is None or self._load is None:
+            codes = [0] * len(self.conditions)
+            for function in self._functions:
+                function(row, codes, notable.append)
+            return RowResult(len(codes), codes, notable)
+        inputs, groups, found = self._load(row), self._index.groups(row), dict[int, int]()
+        self._run(groups, row, inputs, found, notable.append)
+        notable.sort()
+        return RowResult(len(self.conditions), found, notable).later(partial(self._rest, groups, row, inputs, found))
+
+    def _run(self, groups: Iterable[int], row: Row, inputs: list[Any], codes: dict[int, int], note: Run) -> None:
+        functions = self._functions
+        for group in groups:
+            functions[group](row, codes, note, inputs)
+
+    def _rest(self, done: list[int], row: Row, inputs: list[Any], codes: dict[int, int]) -> None:
+        self._run(set(range(len(self._functions))).difference(done), row, inputs, codes, [].append)
 
 
-def compile_rows(conditions: Sequence[Checked], lists: Lists | None = None) -> RowProgram:
-    """One program for conditions of type bool. The objects in `lists` are asked with `in` at each evaluation."""
-    named = lists or {}
-    functions, sources = [], []
-    for start in range(0, len(conditions), _CHUNK):
-        writer = _Rules(conditions[start : start + _CHUNK], start, named)
-        functions.append(writer.compiled())
-        sources.append(writer.source)
+def compile_rows(
+    conditions: Sequence[Checked], lists: Lists | None = None, *, index_from: int = INDEX_FROM
+) -> RowProgram:
+    """One program for conditions of type bool, indexed if there are `index_from` of them or more.
+
+    The objects in `lists` are asked with `in` at each evaluation.
+    """
+    index = make_index(conditions) if len(conditions) >= index_from else None
+    writer = _Rules(conditions, lists or {}, index)
+    functions = writer.compiled()
     names = frozenset(name for condition in conditions for name in condition.names)
-    return RowProgram(tuple(conditions), names, tuple(functions), "\n".join(sources))
+    return RowProgram(tuple(conditions), names, functions, writer.load, index, "\n".join(writer.sources))
 
 
 def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row], Any]:
@@ -81,7 +130,7 @@ def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row
 
     generator = Generator(named, depth=2)
     try:
-        code = generator.floating(checked.tree)
+        code = generator.code(checked.tree)
     except TooDeep:
         return slow
     unknown = generator.is_unknown(code.needs)
@@ -91,102 +140,111 @@ def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row
     generator.emit(f"return to_row({plain(code)})" if times else f"return {plain(code)}")
     loads = ["\t" + line for line in generator.loads()]
     head, last = ["def value(row, ABSENT=ABSENT, UNKNOWN=UNKNOWN):", "\ttry:"], ["\texcept Exception: return slow(row)"]
-    source = "\n".join([*head, *loads, *generator.lines, *last])
-    built: Callable[[Row], Any] = _build(source, "value", generator, named, slow=slow, to_row=to_row)
+    space = _space(generator, named, slow=slow, to_row=to_row)
+    _define("\n".join([*head, *loads, *generator.lines, *last]), space)
+    built: Callable[[Row], Any] = space["value"]
     return built
 
 
-def _build(source: str, name: str, generator: Generator, lists: Lists, **extra: Any) -> Any:
-    space = {**BUILTINS, **generator.constants, "lists": lists, **extra}
-    exec(compile(source, f"<generated {name}>", "exec"), space)  # the text was made here, from a checked tree
-    return space[name]
+def _space(generator: Generator, lists: Lists, **extra: Any) -> dict[str, Any]:
+    """The globals of generated code."""
+    return {**BUILTINS, **generator.constants, "lists": lists, **extra}
+
+
+def _define(source: str, space: dict[str, Any]) -> None:
+    exec(compile(source, "<generated rules>", "exec"), space)  # the text was made here, from checked trees
 
 
 class _Rules:
-    """Writes the function of up to `_CHUNK` rules, whose indices begin at `start`."""
+    """Writes the functions of a rule set: chunks with local variables, or small groups that share a list of them."""
 
-    def __init__(self, conditions: Sequence[Checked], start: int, lists: Lists) -> None:
-        self.conditions, self.start, self.lists = conditions, start, lists
-        self.generator = Generator(lists, depth=2)
-        self.source = ""
+    def __init__(self, conditions: Sequence[Checked], lists: Lists, index: Index | None) -> None:
+        self.conditions, self.lists, self.index = conditions, lists, index
+        self.generator = Generator(lists)
+        self.sources: list[str] = []
+        self.load: Callable[[Row], list[Any]] | None = None
 
-    def compiled(self) -> Callable[..., None]:
-        """The function of (row, results, failing, notable.append)."""
-        body: list[str] = []
-        for index, condition in enumerate(self.conditions, self.start):
-            body += self.rule(index, condition)
-        head = "def rules(row, r, f, note, ABSENT=ABSENT, UNKNOWN=UNKNOWN):"
-        self.source = "\n".join([head, *self.generator.loads(), *body]) + "\n"
+    def compiled(self) -> tuple[Run, ...]:
+        """The functions of (row, codes, notable.append[, inputs])."""
+        if self.index is None:
+            return tuple([self.chunk(start) for start in range(0, len(self.conditions), _CHUNK)])
+        self.renew("v[{}]", self.conditions)
+        order, names, texts = self.index.order, [], []
+        for start in range(0, len(order), GROUP):
+            names.append(f"group_{start}")
+            head = f"{names[-1]}(row, c, note, v)"
+            texts.append(self.function(head, order[start : start + GROUP], loads=False))
+        inputs = self.generator.loads()
+        size = len(self.generator.inputs) + len(self.generator.parts)
+        texts.append("\n".join(["def load(row):", f"\tv = [None] * {size}", *inputs, "\treturn v"]))
+        space = _space(self.generator, self.lists, slow=self.slow)
+        step = _CHUNK // GROUP
+        for start in range(0, len(texts), step):
+            self.sources.append("\n".join(texts[start : start + step]))
+            _define(self.sources[-1], space)
+        self.load = space["load"]
+        return tuple([space[name] for name in names])
 
-        def slow(index: int, row: Row, r: list[int], f: list[int], note: Callable[[int], None]) -> None:
-            result, failing = outcome(self.conditions[index - self.start], row, self.lists)
-            r[index], f[index] = result, failing
-            if result is not Result.MISS:
-                note(index)
-
-        built: Callable[..., None] = _build(self.source, "rules", self.generator, self.lists, slow=slow)
+    def chunk(self, start: int) -> Run:
+        """One function of many rules."""
+        indices = range(start, min(start + _CHUNK, len(self.conditions)))
+        self.renew("v{}", [self.conditions[index] for index in indices])
+        self.sources.append(self.function("rules(row, c, note, ABSENT=ABSENT)", indices, loads=True))
+        space = _space(self.generator, self.lists, slow=self.slow)
+        _define(self.sources[-1], space)
+        built: Run = space["rules"]
         return built
 
-    def rule(self, index: int, condition: Checked) -> list[str]:
+    def renew(self, variable: str, conditions: Sequence[Checked]) -> None:
+        """A generator for functions that share their variables."""
+        self.generator = Generator(self.lists, variable, shared_parts(conditions, self.lists))
+
+    def function(self, head: str, indices: Iterable[int], *, loads: bool) -> str:
+        """The text of one function."""
+        body: list[str] = []
+        for index in indices:
+            body += self.rule(index)
+        return "\n".join([f"def {head}:", *(self.generator.loads() if loads else ()), *body]) + "\n"
+
+    def slow(self, index: int, row: Row, codes: list[int] | dict[int, int], note: Callable[[int], None]) -> None:
+        """A rule by the interpreter."""
+        result, failing = outcome(self.conditions[index], row, self.lists)
+        codes[index] = failing << 2 | result
+        if result is not Result.MISS:
+            note(index)
+
+    def rule(self, index: int) -> list[str]:
         """The statements of one rule, guarded by the road to the interpreter."""
-        generator = self.generator
-        generator.lines = []
-        fallback = f"slow({index}, row, r, f, note)"
+        generator, condition = self.generator, self.conditions[index]
+        generator.lines, generator.depth, generator.source = [], 2, condition.text
+        fallback = f"slow({index}, row, c, note)"
         nodes = condition.conjuncts
-        if len(nodes) > _MOST_CONDITIONS or any(node.type == DYN for node in nodes):
+        if any(node.type == DYN for node in nodes):
             return [f"\t{fallback}"]
         try:
-            self.step(index, nodes, 0)
+            self.step(index, nodes, 0, ())
         except TooDeep:
-            generator.depth = 2
             return [f"\t{fallback}"]
         return ["\ttry:", *generator.lines, f"\texcept Exception: {fallback}"]
 
-    def step(self, index: int, nodes: tuple[Node, ...], at: int) -> None:
-        """Condition `at`, when all before it were true."""
+    def step(self, index: int, nodes: tuple[Node, ...], at: int, unknown: tuple[str, ...]) -> None:
+        """Condition `at`, when none before it was false; `unknown` are the tests whether these were unknown."""
         g = self.generator
         if at == len(nodes):
-            g.emit(f"r[{index}] = {Result.HIT.value}; note({index})")
+            g.emit(f"c[{index}] = {' else '.join([*unknown, str(Result.HIT.value)])}")
+            g.emit(f"note({index})")
             return
         code = g.condition(nodes[at])
-        unknown = g.is_unknown(code.needs)
-        if code.quiet and not code.denied:
-            g.block(f"if {code.text}:", lambda: self.step(index, nodes, at + 1))
-            g.block(f"elif {unknown}:", lambda: self.undecided(index, nodes, at, at + 1))
-            self.otherwise_miss(index, at)
-        elif code.quiet:
-            g.block(f"if {code.text}:", lambda: self.miss(index, at))
-            g.block(f"elif {unknown}:", lambda: self.undecided(index, nodes, at, at + 1))
-            g.block("else:", lambda: self.step(index, nodes, at + 1))
-        else:
-            self.guarded(index, nodes, at, code, unknown)
-
-    def guarded(self, index: int, nodes: tuple[Node, ...], at: int, code: Code, unknown: str) -> None:
-        """A condition that may only be evaluated when all its inputs are there."""
-        g = self.generator
-        if unknown:
-            g.block(f"if {unknown}:", lambda: self.undecided(index, nodes, at, at + 1))
-        g.block(f"{'elif' if unknown else 'if'} {plain(code)}:", lambda: self.step(index, nodes, at + 1))
-        self.otherwise_miss(index, at)
-
-    def otherwise_miss(self, index: int, at: int) -> None:
+        test = g.is_unknown(code.needs)
+        here = f"({test}) and not {code.text}" if code.partial else test
+        asked = (*unknown, f"{at << 2 | Result.UNKNOWN.value} if {here}") if test else unknown
+        g.block(f"if {_not_false(code, test)}:", partial(self.step, index, nodes, at + 1, asked))
         if at:
-            self.generator.block("else:", lambda: self.miss(index, at))
+            g.emit(f"else: c[{index}] = {at << 2}")
 
-    def miss(self, index: int, at: int) -> None:
-        """A false condition; that of the first is what the lists were filled with."""
-        if at:
-            self.generator.emit(f"f[{index}] = {at}")
 
-    def undecided(self, index: int, nodes: tuple[Node, ...], first: int, at: int) -> None:
-        """Condition `first` was unknown: a later false one still decides."""
-        g = self.generator
-        if at == len(nodes):
-            failing = f"; f[{index}] = {first}" if first else ""
-            g.emit(f"r[{index}] = {Result.UNKNOWN.value}{failing}; note({index})")
-            return
-        code = g.condition(nodes[at])
-        known = "" if code.quiet and code.denied else g.is_known(code.needs)
-        false = code.text if code.denied else f"not {code.text}"
-        g.block(f"if {known} and {false}:" if known else f"if {false}:", lambda: self.miss(index, at))
-        g.block("else:", lambda: self.undecided(index, nodes, first, at + 1))
+def _not_false(code: Code, unknown: str) -> str:
+    """A test that a condition is true or unknown."""
+    if not unknown or (code.quiet and code.denied):
+        return plain(code)
+    return f"{code.text} or {unknown}" if code.quiet else f"{unknown} or {plain(code)}"

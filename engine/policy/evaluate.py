@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from engine.language import Checked, RowProgram, compile_rows
 from engine.policy.combine import Source
@@ -29,23 +29,30 @@ class RuleSet:
     rules: tuple[Rule, ...]
     conditions: tuple[Checked, ...]
     program: RowProgram
+    always: tuple[bool | None, ...]
+    """Whether each rule is enforced; None where that depends on the time or the person."""
+    _made: dict[tuple[int, int, bool], tuple[RuleHit, Source | None]] = field(default_factory=dict, compare=False)
+    """What (rule, code of its result, enforced) gives: values are frozen, so each is made once."""
 
     def evaluate(self, row: Row, at_us: int) -> tuple[list[RuleHit], list[Source]]:
         """Every result that is not a plain miss, and what the enforced hits say."""
         found = self.program.evaluate(row)
+        codes, made, always = found.codes, self._made, self.always
         hits: list[RuleHit] = []
         sources: list[Source] = []
-        results, failing = found.results, found.failing
         for index in found.notable:
-            rule = self.rules[index]
-            state = rule.state_at(at_us) if rule.from_us or rule.until_us else rule.status
-            if state == "off":
-                continue
-            result = results[index]
-            enforced = state == "enforce" and (rule.rollout >= 1.0 or share_of(rule.id, row) < rule.rollout)
-            hits.append(_hit(rule.id, result, -1 if result == _HIT else failing[index], enforced))
-            if enforced and (result == _HIT or rule.unknown_hits):
-                sources.append(self._sources[index])
+            enforced = always[index]
+            if enforced is None:
+                rule = self.rules[index]
+                state = rule.state_at(at_us)
+                if state == "off":
+                    continue
+                enforced = state == "enforce" and (rule.rollout >= 1.0 or share_of(rule.id, row) < rule.rollout)
+            key = index, codes[index], enforced
+            hit, source = made.get(key) or self._make(*key)
+            hits.append(hit)
+            if source is not None:
+                sources.append(source)
         return first_only(hits, sources, self.firsts) if self.firsts else (hits, sources)
 
     @cached_property
@@ -53,19 +60,12 @@ class RuleSet:
         """Rules by their id that are rows of a table of which only the first that hits counts."""
         return {rule.id: rule for rule in self.rules if rule.first}
 
-    @cached_property
-    def _sources(self) -> list[Source]:
-        """What each rule says when it hits."""
-        return [Source(rule.outcome, rule.reason) for rule in self.rules]
-
-
-_HIT = Result.HIT.value
-
-
-@lru_cache(maxsize=65_536)
-def _hit(rule_id: str, result: int, failing: int, enforced: bool) -> RuleHit:
-    """A frozen value, made once: there are few different ones, and a decision holds dozens."""
-    return RuleHit(rule_id, Result(result), failing, enforced)
+    def _make(self, index: int, code: int, enforced: bool) -> tuple[RuleHit, Source | None]:
+        rule, result = self.rules[index], Result(code & 3)
+        hit = RuleHit(rule.id, result, -1 if result is Result.HIT else code >> 2, enforced)
+        says = enforced and (result is Result.HIT or rule.unknown_hits)
+        made = self._made[index, code, enforced] = hit, Source(rule.outcome, rule.reason) if says else None
+        return made
 
 
 def first_only(
@@ -107,8 +107,15 @@ def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList
     sets = {}
     for kind, group in groups.items():
         conditions = tuple(condition for _, condition in group)
-        sets[kind] = RuleSet(tuple(rule for rule, _ in group), conditions, compile_rows(conditions, lists))
+        live = tuple(rule for rule, _ in group)
+        sets[kind] = RuleSet(live, conditions, compile_rows(conditions, lists), tuple(map(_always, live)))
     return sets
+
+
+def _always(rule: Rule) -> bool | None:
+    """Whether a rule is enforced at any time and for anybody; None if it depends."""
+    scheduled = rule.from_us > 0 or rule.until_us > 0
+    return None if scheduled or rule.rollout < 1.0 else rule.status == "enforce"
 
 
 def share_of(rule_id: str, row: Row) -> float:

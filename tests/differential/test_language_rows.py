@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.language import Failure, check_text, compile_rows, compile_value, evaluate, outcome
+from engine.language import Failure, RowResult, check_text, compile_rows, compile_value, evaluate, outcome, rows_index
 from engine.language.interpret import to_row
+from engine.values import Result
 from tests.unit.language.strategies import LISTS, SCHEMA, bools, conditions, doubles, ints, rows, texts
 
-PAIRS = int(os.environ.get("ARBITER_LANGUAGE_PAIRS", "5000"))
+PAIRS = 200_000 if os.environ.get("ARBITER_LONG") == "1" else 5_000
 """Pairs of expression and row; 200,000 in the long run."""
 RULES, ROWS = 4, 5
 _SETTINGS = settings(
@@ -38,17 +40,33 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def index_of_few_rules() -> Iterator[None]:
+    """An index asks a name even if only one rule does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_index, "_LEAST_RULES", 1)
+        yield
+
+
 @_SETTINGS
 @given(st.lists(conditions(), min_size=RULES, max_size=RULES), st.lists(rows(), min_size=ROWS, max_size=ROWS))
 def test_rule_sets_equal_the_interpreter(conditions: list[str], rows: list[dict[str, Any]]) -> None:
     """Result and first failing condition of each rule, for any row, and the list of rules that didn't miss."""
-    checked = [check_text(text, SCHEMA) for text in conditions]
-    program = compile_rows(checked, LISTS)
+    first, second = conditions[0], conditions[1]
+    checked = [check_text(text, SCHEMA) for text in (*conditions, f"!({first}) || ({second})", f"{second} && {first}")]
+    eight = [rule for rule in checked for _ in range(rows_index.GROUP)]  # so that a rule ruled out is really not run
+    plain, indexed = compile_rows(checked, LISTS), compile_rows(eight, LISTS, index_from=0)
     for row in rows:
-        found = program.evaluate(row)
         wanted = [outcome(rule, row, LISTS) for rule in checked]
-        assert list(zip(found.results, found.failing, strict=True)) == wanted, (conditions, row)
-        assert found.notable == [i for i, (result, _) in enumerate(wanted) if result]
+        answers(plain.evaluate(row), wanted, (conditions, row))
+        answers(indexed.evaluate(row), [both for both in wanted for _ in range(rows_index.GROUP)], (conditions, row))
+
+
+def answers(found: RowResult, wanted: list[tuple[Result, int]], case: object) -> None:
+    """A result is what the interpreter says of each rule."""
+    assert found.notable == [index for index, (result, _) in enumerate(wanted) if result], case
+    assert found.results == [result for result, _ in wanted], case
+    assert found.failing == [failing for _, failing in wanted], case
 
 
 @_SETTINGS

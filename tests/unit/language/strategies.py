@@ -153,6 +153,20 @@ def bools(depth: int) -> st.SearchStrategy[str]:
     )
 
 
+def comparisons() -> st.SearchStrategy[str]:
+    """What an index and columns know best: one name beside constants."""
+    relation = _either("<", "<=", ">", ">=", "==", "!=")
+    leaf = st.one_of(
+        st.builds("{} {} {}".format, _either("user.age", "user.count"), relation, _either("-1", "0", "2", "3", "18")),
+        st.builds("{} {} {}".format, _either("txn.amount", "txn.mean"), relation, _either("-3.5", "0", "1", "2.5")),
+        st.builds("{} {} {}".format, _either("0", "1", "2.5"), relation, _either("txn.amount", "txn.mean")),
+        st.builds("card.{} {} {}".format, _either("bin", "country"), _either("==", "!="), _either('""', '"a"', '"b"')),
+        st.builds("card.{} in {}".format, _either("bin", "country"), _either('["a", "4242"]', '["b"]')),
+        _either("user.vip", "!user.vip", "ip.proxy", "!ip.proxy", "user.visits == 2u", "user.visits >= 3u"),
+    )
+    return st.one_of(leaf, leaf, st.builds("({} {} {})".format, leaf, _either("||", "&&"), leaf))
+
+
 def conditions() -> st.SearchStrategy[str]:
     """Rules: one to four conditions joined by `&&`."""
-    return st.lists(bools(2), min_size=1, max_size=4).map(" && ".join)
+    return st.lists(st.one_of(bools(2), comparisons()), min_size=1, max_size=4).map(" && ".join)

@@ -57,7 +57,7 @@ def test_roads(text: str, row: dict[str, Any], wanted: tuple[str, int]) -> None:
 def test_rules_beyond_one_function() -> None:
     """More rules than one generated function holds, in order, with each input fetched once in each function."""
     rules = [check_text(f"a == {i}", SCHEMA) for i in range(600)]
-    program = compile_rows(rules)
+    program = compile_rows(rules, index_from=601)
     assert program.evaluate({"a": 599}).notable == [599]
     assert program.source.count("get('a')") == 3
     assert program.names == {"a"}
@@ -98,3 +98,33 @@ def test_values() -> None:
     assert compile_value(check_text("1 / a", SCHEMA, "int"))({"a": 0}) == Failure("division by zero")
     assert compile_value(check_text("t + duration('1s')", SCHEMA, "timestamp"))({"t": 5}) == 1_000_005
     assert compile_value(check_text("coalesce(b, 0)", SCHEMA, "double"))({}) == 0.0
+
+
+def test_a_shared_part_is_computed_once() -> None:
+    """A call that several rules make runs once for a row, and not at all when no rule comes to it."""
+    asked: list[object] = []
+
+    class Bins:
+        def __contains__(self, value: object) -> bool:
+            asked.append(value)
+            return True
+
+    rules = [check_text(f"a > {i} && in_list('bins', s)", SCHEMA) for i in range(3)]
+    program = compile_rows(rules, {"bins": Bins()})
+    assert program.evaluate({"a": 2, "s": "x"}).notable == [0, 1]
+    assert program.evaluate({"a": 0, "s": "x"}).notable == []
+    assert [Result(result).name for result in program.evaluate({"a": 3}).results] == ["UNKNOWN"] * 3
+    assert asked == ["x"]
+
+
+def test_an_index_runs_few_rules_and_knows_all() -> None:
+    """Of many rules only those that may not miss are run; the conditions of the others are filled in when asked for."""
+    rules = [check_text(f"s == 'k{i}' && a > 1", SCHEMA) for i in range(600)]
+    rules += [check_text(f"b > {i} && a > 1", SCHEMA) for i in range(600)]
+    indexed, plain = compile_rows(rules), compile_rows(rules, index_from=len(rules) + 1)
+    for row in ({"s": "k7", "a": 2, "b": 3.0}, {"s": "k7", "a": 1, "b": -1.0}, {"a": 2}, {}, {"s": [], "b": "x"}):
+        found, wanted = indexed.evaluate(row), plain.evaluate(row)
+        assert found.notable == wanted.notable
+        if row.get("s") == "k7":
+            assert len(found.codes) < 50
+        assert (found.results, found.failing) == (wanted.results, wanted.failing)
