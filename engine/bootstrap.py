@@ -9,6 +9,7 @@ from functools import partial
 from engine.bulk import replay
 from engine.journal.sqlite import SqliteJournal
 from engine.keeper import Keeper, Sink
+from engine.language import Diagnostics
 from engine.loader import load_program
 from engine.pipeline import Clock, Recorder
 from engine.profiles.identity import Identity
@@ -25,10 +26,12 @@ class Silence:
         """Nothing."""
 
 
-def open_program(settings: Settings, *, with_models: bool = True) -> Program:
-    """The program that the settings' folders hold now."""
+def open_program(settings: Settings, *, with_models: bool = True, diagnostics: Diagnostics | None = None) -> Program:
+    """The program that the settings' folders hold now; what is found on the way is in `diagnostics` too."""
     identity = Identity(hash_key(settings.hash_key_file))
-    return load_program(settings.rules, settings.models, identity, _now_us, with_models=with_models)
+    return load_program(
+        settings.rules, settings.models, identity, _now_us, with_models=with_models, diagnostics=diagnostics
+    )
 
 
 def open_stores(settings: Settings) -> tuple[SqliteProfiles, SqliteJournal]:

@@ -29,10 +29,11 @@ STANDING_TYPES: Mapping[str, str] = {
 
 
 def load_program(
-    rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True
-) -> Program:
+    rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True,
+    diagnostics: Diagnostics | None = None,
+) -> Program:  # fmt: skip
     """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone."""
-    diagnostics = Diagnostics()
+    diagnostics = diagnostics or Diagnostics()
     reader = PolicyReader.of(rules, diagnostics)
     settings = reader.settings()
     features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
@@ -106,4 +107,5 @@ def _digest(folder: Path, models: Mapping[str, ScoringModel]) -> str:
 
 def policy_files(folder: Path) -> list[Path]:
     """Every file that belongs to a policy, in one order."""
-    return sorted(p for p in folder.rglob("*") if p.suffix in {".yaml", ".csv"} and "tests" not in p.parts)
+    found = (path for path in folder.rglob("*") if path.suffix in {".yaml", ".csv"})
+    return sorted(path for path in found if "tests" not in path.relative_to(folder).parts)
