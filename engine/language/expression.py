@@ -24,7 +24,13 @@ _PRECEDENCE = {
 }  # fmt: skip
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _NO_NAMES = frozenset({*_CONSTANTS, "in"})
-MACROS = {"all": (2,), "exists": (2,), "exists_one": (2,), "filter": (2,), "map": (2, 3)}
+MACROS: dict[tuple[str, int], int] = {
+    ("all", 2): 1, ("exists", 2): 1, ("exists_one", 2): 1, ("filter", 2): 1, ("map", 2): 1, ("map", 3): 1,
+    ("all", 3): 2, ("exists", 3): 2, ("exists_one", 3): 2, ("existsOne", 3): 2, ("transformList", 3): 2,
+    ("transformList", 4): 2, ("transformMap", 3): 2, ("transformMap", 4): 2, ("transformMapEntry", 3): 2,
+    ("transformMapEntry", 4): 2,
+}  # fmt: skip
+"""Name and number of arguments → how many of them name variables: an item, or an index or key and what stands there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,11 +148,14 @@ class Message(Node):
 
 @dataclass(frozen=True, slots=True)
 class Macro(Node):
-    """`over.kind(variable, body)`; `map` with three arguments has a `where` that chooses the items."""
+    """`over.kind(variables, body)`; what maps or transforms may have a `where` before it, which chooses the items.
+
+    `cel.bind(name, value, body)` is one too, of kind `bind`, over the value.
+    """
 
     kind: str
     over: Node
-    variable: str
+    variables: tuple[str, ...]
     body: Node
     where: Node | None = None
 
@@ -286,14 +295,30 @@ class _Parser:
         return Select(node, name.text.strip("`"), start=node.start, end=name.end)
 
     def receiver_call(self, target: Node, name: Token, args: tuple[Node, ...]) -> Node:
-        if len(args) not in MACROS.get(name.text, ()):
+        binds = name.text == "bind" and isinstance(target, Ident) and target.name == "cel" and len(args) == 3
+        count = 1 if binds else MACROS.get((name.text, len(args)), 0)
+        if not count:
             return Call(name.text, target, args, start=target.start, end=self.end)
-        variable = args[0]
-        if not isinstance(variable, Ident) or variable.rooted:
-            message = f"the first argument of `{name.text}` is the name of its variable"
-            raise SyntaxMistake("E208", message, variable.start, variable.end - variable.start)
-        where = args[1] if len(args) == 3 else None
-        return Macro(name.text, target, variable.name, args[-1], where, start=target.start, end=self.end)
+        variables = self.variables(name.text, args[:count])
+        if binds:
+            return Macro("bind", args[1], variables, args[2], start=target.start, end=self.end)
+        where = args[count] if len(args) == count + 2 else None
+        kind = "exists_one" if name.text == "existsOne" else name.text
+        return Macro(kind, target, variables, args[-1], where, start=target.start, end=self.end)
+
+    def variables(self, macro: str, args: tuple[Node, ...]) -> tuple[str, ...]:
+        """The names that a macro gives to what it goes over."""
+        names: list[str] = []
+        for arg in args:
+            if not isinstance(arg, Ident) or arg.rooted or arg.name in names:
+                which = (
+                    "argument of `{}` is the name of its variable"
+                    if len(args) == 1
+                    else "two arguments of `{}` are the names of its variables"
+                )
+                raise SyntaxMistake("E208", "the first " + which.format(macro), arg.start, arg.end - arg.start)
+            names.append(arg.name)
+        return tuple(names)
 
     def message(self, node: Node, brace: Token) -> Node:
         name = dotted(node)

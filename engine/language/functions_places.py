@@ -20,14 +20,16 @@ _EARTH_RADIUS_KM = 6371.0088
 @define("ip(string) ip")
 @lru_cache(maxsize=4096)
 def address(text: str) -> Address:
-    """An address without zone; an IPv4 address written as IPv6 is refused, so that each has one form."""
+    """An address without zone; one of IPv4 that is written in IPv6 is the IPv4 address, but not with dots."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
         raise ValueError(f"{text!r} is not an ip address") from None
-    if isinstance(found, IPv6Address) and (found.scope_id is not None or found.ipv4_mapped):
+    if not isinstance(found, IPv6Address):
+        return found
+    if found.scope_id is not None or (found.ipv4_mapped and "." in text):
         raise ValueError(f"{text!r} is not a plain ip address")
-    return found
+    return found.ipv4_mapped or found
 
 
 @define("cidr(string) cidr")

@@ -236,30 +236,49 @@ def _coalesce(node: Coalesce, scope: Scope) -> Any:
 
 def _macro(node: ast.Macro, scope: Scope) -> Any:
     over = run(node.over, scope)
+    if node.kind == "bind":
+        return run(node.body, replace(scope, local={**scope.local, node.variables[0]: over}))
     special = strict((over,))
     if special is not None:
         return special
     if kind_of(over) not in ("list", "map"):
         return Failure(f"`{node.kind}` goes over a list or a map, not {kind_of(over)}")
-    items = [inward(part) for part in over]
+    items = _items(over, len(node.variables) > 1)
     if node.kind in ("all", "exists"):
         return combine(FALSE_WINS if node.kind == "all" else TRUE_WINS, _bodies(node.body, node, items, scope))
     chosen = items
-    test = node.where if node.kind == "map" else node.body
+    test = node.body if node.kind in ("filter", "exists_one") else node.where
     if test is not None:
         flags = list(_bodies(test, node, items, scope))
         special = strict(flag if isinstance(flag, bool) else _no_bool(flag, node.kind) for flag in flags)
         if special is not None:
             return special
         chosen = [part for part, flag in zip(items, flags, strict=True) if flag]
-    if node.kind != "map":
-        return len(chosen) == 1 if node.kind == "exists_one" else chosen
-    return _all_known(list(_bodies(node.body, node, chosen, scope)))
+    if node.kind == "exists_one":
+        return len(chosen) == 1
+    if node.kind == "filter":
+        return [part for (part,) in chosen]
+    made = _all_known(list(_bodies(node.body, node, chosen, scope)))
+    if not isinstance(made, list) or not node.kind.startswith("transformMap"):
+        return made
+    if node.kind == "transformMap":
+        return make_map([(key, value) for (key, _), value in zip(chosen, made, strict=True)])
+    if any(kind_of(entry) != "map" for entry in made):
+        return Failure("`transformMapEntry` makes maps, which together are its result")
+    return make_map([pair for entry in made for pair in entry.items()])
 
 
-def _bodies(body: Node, node: ast.Macro, items: list[Any], scope: Scope) -> Iterator[Any]:
-    for part in items:
-        yield run(body, replace(scope, local={**scope.local, node.variable: part}))
+def _items(over: Any, in_pairs: bool) -> list[tuple[Any, ...]]:
+    """What a macro's variables stand for, one after another: items or keys, or each with its index or value."""
+    if not in_pairs:
+        return [(inward(part),) for part in over]
+    pairs = over.items() if kind_of(over) == "map" else enumerate(over)
+    return [(key, inward(part)) for key, part in pairs]
+
+
+def _bodies(body: Node, node: ast.Macro, items: list[tuple[Any, ...]], scope: Scope) -> Iterator[Any]:
+    for parts in items:
+        yield run(body, replace(scope, local={**scope.local, **dict(zip(node.variables, parts, strict=True))}))
 
 
 def _no_bool(value: Any, where: str) -> Any:

@@ -77,8 +77,10 @@ _ORDER: dict[str, Callable[[Any, Any], Any]] = {"<": lt, "<=": le, ">": gt, ">="
 
 
 def order(operator: str, left: Any, right: Any) -> bool | Failure:
-    """`<`, `<=`, `>`, `>=`; false beside NaN. Numbers of different types are compared by value."""
+    """`<`, `<=`, `>`, `>=`; false beside NaN. Beside a double a whole number is the nearest double, as CEL has it."""
     first, second = kind_of(left), kind_of(right)
+    if first != second and "double" in (first, second) and first in _NUMBERS and second in _NUMBERS:
+        left, right = float(left), float(right)
     if (first in _NUMBERS and second in _NUMBERS) or (first == second and first in _ORDERED):
         return bool(_ORDER[operator](left, right))
     return Failure(f"`{operator}` can't compare {first} and {second}")

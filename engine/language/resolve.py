@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from engine.language import functions_moments, functions_places, functions_texts, functions_values
+from engine.language import functions_format, functions_moments, functions_places, functions_texts, functions_values
 from engine.language.expression import Call, Ident, ListNode, Literal, Macro, Name, Node, Select, dotted
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
-LIBRARIES = (functions_values, functions_texts, functions_moments, functions_places)
+LIBRARIES = (functions_values, functions_texts, functions_moments, functions_places, functions_format)
 """Importing them fills the table of functions."""
 
 
@@ -117,7 +117,7 @@ class _Resolver:
             case Call():
                 return self.call(node, local)
             case Macro():
-                inner = local | {node.variable}
+                inner = local.union(node.variables)
                 where = self.node(node.where, inner) if node.where else None
                 return replace(node, over=self.node(node.over, local), body=self.node(node.body, inner), where=where)
         return _rebuilt(node, lambda child: self.node(child, local))

@@ -247,18 +247,29 @@ class Typer(Mistakes):
         return replace(node, left=left, right=right, type=BOOL)
 
     def macro(self, node: ast.Macro) -> Node:
-        """`all`, `exists`, `exists_one`, `filter`, `map` over a list or the keys of a map."""
+        """What goes over a list or a map, and `cel.bind`."""
         over = self.typed(node.over)
         kind = over.type
+        if node.kind == "bind":
+            self.variables.append((node.variables[0], kind))
+            body = self.typed(node.body)
+            self.variables.pop()
+            return replace(node, over=over, body=body, type=body.type)
         if kind != DYN and kind.name not in ("list", "map"):
             message = f"`{node.kind}` goes over a list or a map, but `{self.source(over)}` is {kind}"
             self.mistake(over, "E304", message, found=str(kind), wanted="a list or a map")
         item = kind.args[0] if kind.args else DYN
-        self.variables.append((node.variable, item))
+        index = INT if kind.name == "list" else item
+        in_pairs = (index, kind.args[-1] if kind.args else DYN)
+        self.variables += zip(node.variables, in_pairs if len(node.variables) > 1 else (item,), strict=True)
         where = self.boolean(node.where, node.kind) if node.where else None
-        body = self.typed(node.body) if node.kind == "map" else self.boolean(node.body, node.kind)
-        self.variables.pop()
-        result = {"map": list_of(body.type), "filter": list_of(item)}.get(node.kind, BOOL)
+        makes = node.kind == "map" or node.kind.startswith("transform")
+        body = self.typed(node.body) if makes else self.boolean(node.body, node.kind)
+        del self.variables[-len(node.variables) :]
+        result = {
+            "map": list_of(body.type), "transformList": list_of(body.type), "filter": list_of(item),
+            "transformMap": map_of(index, body.type), "transformMapEntry": body.type,
+        }.get(node.kind, BOOL)  # fmt: skip
         return replace(node, over=over, body=body, where=where, type=result)
 
     # --- calls
