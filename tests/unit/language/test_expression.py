@@ -26,7 +26,7 @@ def shape(node: Node) -> str:
             target = f"{shape(node.target)}." if node.target else ""
             return f"{target}{node.function}({', '.join(map(shape, node.args))})"
         case Macro():
-            return f"{shape(node.over)}.{node.kind}[{node.variable}: {shape(node.body)}]"
+            return f"{shape(node.over)}.{node.kind}[{', '.join(node.variables)}: {shape(node.body)}]"
         case Literal():
             return repr(node.value)
     return getattr(node, "name", type(node).__name__)
