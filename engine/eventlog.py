@@ -71,11 +71,13 @@ class LogLayout:
     """`sum:FIELD` (scaled int64) or `hash:FIELD` (64-bit hash)."""
     keep: int = 1000
     """Rows that count: the newest by (time, id)."""
+    told: tuple[str, ...] = ()
+    """Fields whose newest value is kept beside the log."""
 
     @cached_property
     def digest(self) -> str:
         """Hex digest of the columns; a log written under another digest can't be read with this layout."""
-        text = repr((self.entity, self.flags, self.values))
+        text = repr((self.entity, self.flags, self.values) + ((self.told,) if self.told else ()))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @cached_property

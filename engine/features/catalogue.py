@@ -28,7 +28,7 @@ def _history(aggregate: Aggregate) -> tuple[str, str]:
     kinds = ", ".join(aggregate.filter.on) or "all events"
     what = f" of {aggregate.of}" if aggregate.of else ""
     where = f" where `{aggregate.filter.where}`" if aggregate.filter.where else ""
-    rest = f" on {kinds}{where}" if aggregate.measure not in {"age", "count_received"} else ""
+    rest = f" on {kinds}{where}" if aggregate.measure not in {"age", "told", "count_received"} else ""
     window = duration(aggregate.window_us) + (f", {duration(aggregate.offset_us)} ago" if aggregate.offset_us else "")
     return f"{aggregate.entity}: {aggregate.measure}{what}{rest}", window
 

@@ -8,11 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from engine.features.spec import Aggregate
+from engine.features.spec import MICRO, Aggregate
 from engine.features.windows import Answers, Floats, Histories, Ints
 
 Measure = Callable[[Histories, Aggregate, int, int, int], Answers]
 """(histories, aggregate, flag column, value column or -1, scale) → the aggregate of every asked row."""
+
+
+Found = tuple[Ints, Ints, Ints]
+"""Rows that a flag lets through, and for every asked row the first of them in its window and one past the last."""
+
+
+def _found(histories: Histories, aggregate: Aggregate, flag: int) -> Found:
+    flagged = histories.rows.flags[:, flag] == 1
+    before = np.concatenate(([0], np.cumsum(flagged)))
+    first, last = (before[bound] for bound in histories.bounds(aggregate))
+    return np.flatnonzero(flagged), first, last
 
 
 def _own(histories: Histories, aggregate: Aggregate, flag: int) -> Ints:
@@ -38,18 +49,29 @@ def moments(histories: Histories, aggregate: Aggregate, flag: int, value: int, s
     count_scaled = np.maximum(number, 1) * scale
     if aggregate.measure == "mean":
         return Answers(_divide(total, count_scaled), known)
+    squares = [
+        histories.total(runs, weight[runs[0]]) + weight[histories.asked] * own for weight in _square(values)
+    ]  # fmt: skip
+    return Answers(_spread(number, total, squares) / count_scaled, known)
+
+
+def _square(values: Ints) -> tuple[Ints, Ints, Ints]:
+    """Squares in three parts whose sums fit into 64 bits: × 2^40, × 2^20 and × 1."""
     high, low = np.abs(values) >> 20, np.abs(values) & 0xFFFFF
-    weights = (high * high, 2 * high * low, low * low)
-    squares = [histories.total(runs, weight[runs[0]]) + weight[histories.asked] * own for weight in weights]
-    square = squares[0].astype(object) * 2**40 + squares[1].astype(object) * 2**20 + squares[2].astype(object)
-    spread = number.astype(object) * square - total.astype(object) ** 2
-    return Answers(np.array([math.sqrt(item) for item in spread], np.float64) / count_scaled, known)
+    return high * high, 2 * high * low, low * low
+
+
+def _spread(number: Ints, total: Ints, squares: Sequence[Ints]) -> Floats:
+    """Count times standard deviation, from whole numbers of any size."""
+    high, middle, low = (part.astype(object) for part in squares)
+    spread = number.astype(object) * (high * 2**40 + middle * 2**20 + low) - total.astype(object) ** 2
+    return np.array([math.sqrt(item) for item in spread], np.float64)
 
 
 def _divide(total: Ints, by: Ints) -> Floats:
     """Correctly rounded quotients, as Python's own division of whole numbers gives them."""
     quotient: Floats = total / by
-    for index in np.flatnonzero(np.abs(total) >= 2**53):
+    for index in np.flatnonzero((np.abs(total) >= 2**53) | (np.abs(by) >= 2**53)):
         quotient[index] = int(total[index]) / int(by[index])
     return quotient
 
@@ -57,9 +79,7 @@ def _divide(total: Ints, by: Ints) -> Floats:
 def extreme(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
     """Smallest or largest value, from a table of the extremes of 1, 2, 4 … rows."""
     better: Any = np.minimum if aggregate.measure == "min" else np.maximum
-    flagged = histories.rows.flags[:, flag] == 1
-    before = np.concatenate(([0], np.cumsum(flagged)))
-    first, last = (before[bound] for bound in histories.bounds(aggregate))
+    flagged, first, last = _found(histories, aggregate, flag)
     table, length = histories.rows.values[flagged, value], last - first
     found, known = np.zeros(len(first), np.int64), length > 0
     level = np.zeros(len(first), np.int64)
@@ -87,6 +107,59 @@ def latest(histories: Histories, aggregate: Aggregate, flag: int, value: int, sc
     own = _own(histories, aggregate, flag) == 1
     number = np.where(own, histories.rows.values[histories.asked, value], histories.rows.values[newest, value])
     return Answers(number / scale if scale > 1 else number, known | own)
+
+
+def earliest(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """The first value of the window, which is the asked row's own where there is none before."""
+    flagged, first, last = _found(histories, aggregate, flag)
+    known, own, asked = last > first, _own(histories, aggregate, flag) == 1, histories.asked
+    number = histories.rows.values[np.where(known, np.append(flagged, 0)[first], asked), value]
+    return Answers(number / scale if scale > 1 else number, known | own)
+
+
+def median(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """The middle value, row by row: sorting is what columns can't share."""
+    flagged, first, last = _found(histories, aggregate, flag)
+    own = _own(histories, aggregate, flag)
+    values, mine = histories.rows.values[flagged, value].tolist(), histories.rows.values[histories.asked, value]
+    twice = np.zeros(len(first), np.int64)
+    columns = (first.tolist(), last.tolist(), own.tolist(), mine.tolist())
+    for at, (start, end, counts, one) in enumerate(zip(*columns, strict=True)):
+        ordered = sorted(values[start:end] + [one] * counts)
+        if ordered:
+            twice[at] = ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]
+    return Answers(_divide(twice, np.full(len(first), 2 * scale)), last - first + own > 0)
+
+
+def ratio(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """The asked row's value against the mean of the window."""
+    runs, mine = histories.seen(aggregate, flag), histories.rows.values[histories.asked, value]
+    number, total = histories.total(runs), histories.total(runs, histories.rows.values[runs[0], value])
+    known = (total != 0) & (mine != 0)
+    return Answers(_divide(mine * number, np.where(known, total, 1)), known)
+
+
+def gaps(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
+    """Mean or standard deviation of the seconds between one row of the window and the next."""
+    flagged, first, last = _found(histories, aggregate, flag)
+    times = histories.rows.time_us[flagged]
+    some = last > first
+    now = (_own(histories, aggregate, flag) == 1) & some
+    until = np.where(now, histories.rows.time_us[histories.asked] - np.append(times, 0)[last - 1], 0)
+    number = np.where(some, last - first - 1, 0) + now
+    steps = np.diff(times, prepend=times[:1])
+
+    def total(weight: Ints, own: Ints) -> Ints:
+        """Sums may wrap on the way: only gaps within one window remain, and those fit."""
+        sums = np.concatenate(([0], np.cumsum(weight)))
+        return sums[last] - sums[np.minimum(first + 1, last)] + own
+
+    length = total(steps, until)
+    divisor = np.maximum(number, 1) * MICRO
+    if aggregate.measure == "gap_mean":
+        return Answers(_divide(length, divisor), number > 0)
+    squares = [total(part, own) for part, own in zip(_square(steps), _square(until), strict=True)]
+    return Answers(_spread(number, length, squares) / divisor, number > 0)
 
 
 def distinct(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
@@ -157,8 +230,10 @@ def received(histories: Histories, aggregate: Aggregate, flag: int, value: int, 
 
 FOLDS: dict[str, Measure] = {
     "count": count, "sum": moments, "mean": moments, "stddev": moments, "min": extreme, "max": extreme,
-    "last": latest, "since_last": latest, "distinct": distinct, "repeats": repeats, "rate": rate,
-    "count_received": received,
+    "median": median, "ratio": ratio, "first": earliest, "last": latest, "since_last": latest, "gap_mean": gaps,
+    "gap_stddev": gaps, "distinct": distinct, "repeats": repeats, "rate": rate, "count_received": received,
 }  # fmt: skip
-NEED_ONLINE = frozenset({"min", "max", "last", "since_last", "distinct"})
+NEED_ONLINE = frozenset(
+    {"min", "max", "median", "first", "last", "since_last", "gap_mean", "gap_stddev", "distinct"}
+)  # fmt: skip
 """Measures whose rows can't be cut by disposition in columns; with `disposition:` they go the way of `online.py`."""

@@ -7,12 +7,24 @@ user.amount_to_mean: {derive: "txn.amount_base / user.amount_mean_90d", unit: ra
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.eventlog import Filter
 from engine.features.spec import MEASURES, UNITS, Aggregate, Derived, FeatureSet
-from engine.language import Diagnostics, Fields, Reader, Scalar, Schema, check, compile_value, declare_codes, load_yaml
+from engine.language import (
+    Diagnostics,
+    Fields,
+    Reader,
+    Scalar,
+    Schema,
+    check,
+    compile_value,
+    declare_codes,
+    load_yaml,
+    parse_duration_us,
+)
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS, KINDS, OUTCOMES
 
 CODES = declare_codes(
@@ -20,15 +32,28 @@ CODES = declare_codes(
         "E401": "a feature's name does not begin with an entity",
         "E402": "a feature's measure and its other keys do not fit together",
         "E403": "a feature hides an event field",
+        "E404": "the length of a window is not clear",
     }
 )
-_NEEDS_FIELD = {"sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last"}
+_NEEDS_NUMBER = {"sum", "mean", "min", "max", "stddev", "median", "ratio", "first", "last"}
+_NEEDS_FIELD = {*_NEEDS_NUMBER, "distinct", "repeats", "told"}
 _MAY_HAVE_FIELD = {*_NEEDS_FIELD, "age"}
-_NEEDS_NUMBER = {"sum", "mean", "min", "max", "stddev", "last"}
+_WINDOWED = frozenset({"window", "offset", "on", "where"})
+_FOLDED = _WINDOWED | {"disposition", "include_current"}
+_TAKES: Mapping[str, frozenset[str]] = dict.fromkeys(MEASURES, _FOLDED) | {
+    "repeats": _WINDOWED | {"disposition"}, "ratio": _WINDOWED | {"disposition"},
+    "since_last": _WINDOWED | {"disposition"}, "rate": _WINDOWED | {"outcome", "default"},
+    "count_received": frozenset({"window", "offset", "outcome"}), "age": frozenset(),
+    "told": frozenset({"include_current"}),
+}  # fmt: skip
+"""Measure → the keys that it heeds beside `of`; any other would be without effect."""
+_UNCLEAR = re.compile(r"\d(m(?![is])|M|y|$)")
+_MINUTES = re.compile(r"(?<=\d)min(?![a-z])")
 _OPTIONAL = {
     "measure", "of", "on", "where", "window", "offset", "include_current", "disposition", "outcome", "default",
     "derive", "entity",
 }  # fmt: skip
+_ARE_TOLD = frozenset({"string", "int", "double", "bool"})
 MAX_KEEP = 100_000
 
 
@@ -74,11 +99,16 @@ class _Loader:
         outcomes = self._outcomes.get(item.choice("outcome", self._outcomes, ""), ())
         if (measure in {"rate", "count_received"}) != bool(outcomes):
             item.mistake("E402", f"{measure} {'needs' if not outcomes else 'takes no'} `outcome`", "measure")
-        if measure != "age" and "window" not in item:
+        takes = _TAKES.get(measure, _FOLDED)
+        for idle in sorted((_FOLDED | {"default"}) & item.values.keys() - takes):
+            item.mistake("E402", f"{measure} takes no `{idle}`", idle)
+        if "window" in takes and "window" not in item:
             item.mistake("E402", f"{measure} needs a window, such as 24h")
+        if measure == "told" and of and (FIELDS[of].personal or FIELDS[of].type not in _ARE_TOLD):
+            item.mistake("E402", f"told keeps a single value that is not personal; {of} is none", "of")
         return Aggregate(
             name=key.value, entity=entity, measure=measure, filter=self._filter(item, of), of=of,
-            window_us=item.duration_us("window", 0), offset_us=item.duration_us("offset", 0),
+            window_us=_length_us(item, "window"), offset_us=_length_us(item, "offset"),
             include_current=item.boolean("include_current", False),
             dispositions=tuple(DISPOSITIONS.index(d) for d in _several(item, "disposition", DISPOSITIONS)),
             outcomes=outcomes, default=item.number("default") if "default" in item else None,
@@ -106,6 +136,21 @@ class _Loader:
         self._reader.diagnostics.error(code, message, key.position(), key.length)
 
 
+def _length_us(item: Fields, key: str) -> int:
+    """A length of time in µs; what could be read in two ways is a mistake."""
+    node = item.get(key)
+    if not isinstance(node, Scalar):
+        return item.duration_us(key, 0)
+    if _UNCLEAR.search(node.value):
+        hint = "write 30s, 30min, 12h, 30d or 4w; months and years have no fixed length"
+        item.mistake("E404", f"`{node.value}` may mean several lengths of time", key, hint)
+        return 0
+    length_us = parse_duration_us(_MINUTES.sub("m", node.value))
+    if length_us == 0 and key == "window":
+        item.mistake("E402", "a window of no length holds nothing", key)
+    return item.duration_us(key, 0) if length_us is None else length_us
+
+
 def _several(item: Fields, key: str, values: Sequence[str]) -> tuple[str, ...]:
     """One word or a list of words."""
     if isinstance(item.get(key), Scalar):
@@ -117,6 +162,6 @@ def _several(item: Fields, key: str, values: Sequence[str]) -> tuple[str, ...]:
 def _type_of(measure: str, of: str) -> str:
     if measure in {"count", "distinct", "repeats", "count_received"}:
         return "int"
-    if measure in {"sum", "min", "max", "last"} and of:
+    if measure in {"sum", "min", "max", "first", "last", "told"} and of:
         return FIELDS[of].type
     return "double"

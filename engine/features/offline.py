@@ -20,7 +20,7 @@ import pyarrow as pa
 from engine.eventlog import LogLayout, hash64
 from engine.features.online import OnlineFeatures, age_days
 from engine.features.replay import answer
-from engine.features.spec import Aggregate, FeatureSet
+from engine.features.spec import HEADS, Aggregate, FeatureSet
 from engine.features.windows import NOTHING, Answers, Histories, Ints, Later, Rows, unanswered
 from engine.schema import FIELDS
 from engine.values import EntityEvent, Event, Row
@@ -74,8 +74,8 @@ def build(
     answers: dict[str, Answers] = {a.name: unanswered(a, len(gathered.ids)) for a in features.aggregates}
     for entity in list(gathered.logs):
         log = gathered.logs.pop(entity)
-        answers |= {name: Answers(ages, ~np.isnan(ages)) for name, ages in log.aged().items()}
-        mine = [a for a in features.aggregates if a.entity == entity and a.measure != "age"]
+        answers |= log.heads()
+        mine = [a for a in features.aggregates if a.entity == entity and a.measure not in HEADS]
         if log.group and mine:
             frozen = log.freeze(gathered.outcomes, gathered.settled)
             asked, as_of_us = log.table_rows(frozen.order)
@@ -95,7 +95,10 @@ class _Gathered:
         needed: frozenset[str] = frozenset().union(*(d.needs for d in features.derived)) & FIELDS.keys()
         self.carried: dict[str, list[Any]] = {name: [] for name in sorted(needed | set(fields))}
         """Event fields of the table's rows."""
-        self.logs = {entity: _Log(layout, _ages(features.aggregates, entity)) for entity, layout in layouts.items()}
+        self.logs = {
+            entity: _Log(layout, [a for a in features.aggregates if a.entity == entity and a.measure in HEADS])
+            for entity, layout in layouts.items()
+        }
         self.outcomes: dict[str, dict[int, tuple[int, int]]] = {}
         """Kind → event id → (place in the order of arrival, known at) of the first that came."""
         self.settled: list[tuple[int, int, int]] = []
@@ -128,11 +131,6 @@ class _Gathered:
             self.logs[entry.entity].add(seq, table_row, entry, item)
 
 
-def _ages(aggregates: Sequence[Aggregate], entity: str) -> list[tuple[str, str]]:
-    """(feature, field that tells the date) of an entity's ages."""
-    return [(a.name, a.of) for a in aggregates if a.entity == entity and a.measure == "age"]
-
-
 @dataclass(frozen=True, slots=True)
 class _Frozen:
     """The rows of one kind of entity in order of (entity, time, admission)."""
@@ -148,7 +146,8 @@ class _Log:
     """The log rows of one kind of entity, in order of admission."""
 
     layout: LogLayout
-    ages: Sequence[tuple[str, str]]
+    of_head: Sequence[Aggregate]
+    """Ages and told values, which need no window."""
     keys: dict[bytes, int] = field(default_factory=dict)
     group: array[int] = field(default_factory=lambda: array("q"))
     fixed: array[int] = field(default_factory=lambda: array("q"))
@@ -159,34 +158,47 @@ class _Log:
     told: dict[tuple[int, str], tuple[int, int, Any]] = field(default_factory=dict)
     """(group, attribute) → (time, event id, value) of the newest that an event told."""
     days: dict[str, array[float]] = field(default_factory=dict)
+    words: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.days = {name: array("d") for name, _ in self.ages}
+        self.days = {a.name: array("d") for a in self.of_head if a.measure == "age"}
+        self.words = {a.name: [] for a in self.of_head if a.measure == "told"}
 
     def next_row(self) -> None:
         """The table has one row more."""
-        for column in self.days.values():
-            column.append(np.nan)
+        for days in self.days.values():
+            days.append(np.nan)
+        for words in self.words.values():
+            words.append(None)
 
     def add(self, seq: int, table_row: int, entry: EntityEvent, item: Arrival) -> None:
-        """One row; ages are told at once, since they need no window."""
+        """One row; what needs no window is told at once."""
         group = self.keys.setdefault(entry.key, len(self.keys))
         self.group.append(group)
         self.fixed.extend((entry.time_us, entry.id, entry.attempt, seq, item.as_of_us, table_row))
         self.values.extend(entry.values)
         self.flags.extend(entry.flags)
         if table_row >= 0:
-            for name, of in self.ages:
-                told = (item.row.get(of) or self.told.get((group, of), (0, 0, 0))[2]) if of else 0
-                self.days[name][table_row] = age_days(told, self.first.get(group), item.as_of_us)
+            for head in self.of_head:
+                told = self.told.get((group, head.of), (0, 0, None))[2]
+                if head.measure == "age":
+                    born_us = (item.row.get(head.of) or told or 0) if head.of else 0
+                    self.days[head.name][table_row] = age_days(born_us, self.first.get(group), item.as_of_us)
+                else:
+                    self.words[head.name][table_row] = item.row.get(head.of, told) if head.include_current else told
         self.first[group] = min(self.first.get(group, entry.time_us), entry.time_us)
         for name, value in entry.attributes.items():
             said = (entry.time_us, entry.id, value)
             self.told[group, name] = max(self.told.get((group, name), said), said, key=lambda one: one[:2])
 
-    def aged(self) -> dict[str, Any]:
-        """Days by feature; NaN where the event lacks the entity."""
-        return {name: np.frombuffer(column, np.float64) for name, column in self.days.items()}
+    def heads(self) -> dict[str, Answers]:
+        """What needs no window, by feature."""
+        days = {name: np.frombuffer(column, np.float64) for name, column in self.days.items()}
+        found = {name: Answers(column, ~np.isnan(column)) for name, column in days.items()}
+        for name, column in self.words.items():
+            words = np.array([*column, None], object)[:-1]  # never a matrix of equal lists
+            found[name] = Answers(words, words != None)  # noqa: E711 - item by item
+        return found
 
     def table_rows(self, order: Ints) -> tuple[Ints, Ints]:
         """Row of the table (or -1) and as-of time of each row."""

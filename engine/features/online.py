@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress
+from itertools import compress, pairwise
 from operator import and_, mul
 from typing import Any, NamedTuple
 
 from engine.eventlog import ATTEMPT, DISPOSITION, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
-from engine.features.spec import MICRO, Aggregate, FeatureSet, scale_of, value_column
+from engine.features.spec import HEADS, MICRO, Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
 
@@ -65,7 +65,9 @@ class OnlineFeatures:
             if value is not None:
                 flags = bytes([name in passed for name in layout.flags])
                 values = tuple([cells[column] for column in layout.values])
-                said = {CREATED: event.time_us} if entity == "user" and event.kind == "account_created" else _NOTHING
+                said: Mapping[str, Any] = {name: row[name] for name in layout.told if name in row} or _NOTHING
+                if entity == "user" and event.kind == "account_created":
+                    said = {**said, CREATED: event.time_us}
                 key = key_of(entity, value)
                 found.append(EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, values, said))
         return tuple(found)
@@ -165,11 +167,12 @@ class _Plan:
         self.layout = layout
         mine = [a for a in aggregates if a.entity == layout.entity]
         self._ages = [(a.name, a.of) for a in mine if a.measure == "age"]
+        self._told = [(a.name, a.of, a.include_current) for a in mine if a.measure == "told"]
         self._counts_own = any(a.include_current for a in mine)
         self._windows: dict[tuple[int, int], dict[tuple[int, tuple[int, ...]], _Choice]] = {}
         self._names: dict[tuple[int, int], list[str]] = {}
         for aggregate in mine:
-            if aggregate.measure != "age":
+            if aggregate.measure not in HEADS:
                 window = (aggregate.window_us, aggregate.offset_us)
                 dispositions = () if aggregate.outcomes else aggregate.dispositions
                 rows = (layout.flags.index(aggregate.filter.name), dispositions)
@@ -197,6 +200,10 @@ class _Plan:
         for name, of in self._ages:
             told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
             row[name] = age_days(told, current.head.get("first"), current.as_of_us)
+        for name, of, own in self._told:
+            value = row[of] if own and of in row else current.head.get("attr", {}).get(of, (None,))[0]
+            if value is not None:
+                row[name] = value
 
 
 def age_days(told_us: int, first_us: int | None, as_of_us: int) -> float:
@@ -222,14 +229,36 @@ def _finish(aggregate: Aggregate, flag: int, layout: LogLayout) -> tuple[int, Fi
         return TIME, lambda times, now: (now.as_of_us - times[-1]) / MICRO if times else None
     if aggregate.measure in {"rate", "count_received"}:
         return ID, _rate(aggregate) if aggregate.measure == "rate" else _received(aggregate)
+    if aggregate.measure in {"gap_mean", "gap_stddev"}:
+        return TIME, _gaps(aggregate, flag)
     value = layout.values.index(value_column(aggregate))
     index = FIXED + value
     if aggregate.measure == "repeats":
         return index, lambda values, now: values.count(own) if (own := now.entry.values[value]) else None
+    if aggregate.measure == "ratio":
+        return index, lambda values, now: _ratio(now.entry.values[value], values)
     fold = _MEASURES[aggregate.measure](scale_of(FIELDS[aggregate.of].type))
     if not aggregate.include_current:
         return index, lambda values, now: fold(values)
     return index, lambda values, now: fold([*values, now.entry.values[value]] if now.entry.flags[flag] else values)
+
+
+def _ratio(own: int, values: list[int]) -> float | None:
+    """A value against the mean of others, by one division."""
+    total = sum(values)
+    return own * len(values) / total if own and total else None
+
+
+def _gaps(aggregate: Aggregate, flag: int) -> Finish:
+    """Over the seconds between one event and the next; `include_current`: and from the last one until now."""
+    fold = (_mean if aggregate.measure == "gap_mean" else _stddev)(MICRO)
+
+    def gaps(times: list[int], now: Current) -> float | int | None:
+        if aggregate.include_current and now.entry.flags[flag]:
+            times = [*times, now.as_of_us]
+        return fold([later - earlier for earlier, later in pairwise(times)])
+
+    return gaps
 
 
 def _rate(aggregate: Aggregate) -> Finish:
@@ -283,12 +312,24 @@ def _stddev(scale: int) -> Measure:
     return fold
 
 
+def _median(scale: int) -> Measure:
+    """The middle value, or the mean of the two."""
+
+    def fold(values: list[int]) -> float | None:
+        ordered, count = sorted(values), len(values)
+        return (ordered[(count - 1) // 2] + ordered[count // 2]) / (2 * scale) if count else None
+
+    return fold
+
+
 _MEASURES: dict[str, Callable[[int], Measure]] = {
     "distinct": lambda _: lambda values: len(set(values)),
     "sum": lambda scale: (lambda values: sum(values) / scale) if scale > 1 else sum,
     "mean": _mean,
     "stddev": _stddev,
+    "median": _median,
     "min": lambda scale: lambda values: (min(values) / scale if scale > 1 else min(values)) if values else None,
     "max": lambda scale: lambda values: (max(values) / scale if scale > 1 else max(values)) if values else None,
+    "first": lambda scale: lambda values: (values[0] / scale if scale > 1 else values[0]) if values else None,
     "last": lambda scale: lambda values: (values[-1] / scale if scale > 1 else values[-1]) if values else None,
 }

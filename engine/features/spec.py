@@ -10,13 +10,15 @@ from functools import cached_property
 from engine.eventlog import Evaluate, Filter, LogLayout
 
 MEASURES: tuple[str, ...] = (
-    "count", "sum", "mean", "min", "max", "stddev", "distinct", "repeats", "last", "since_last", "age",
-    "rate", "count_received",
+    "count", "sum", "mean", "min", "max", "stddev", "median", "ratio", "distinct", "repeats", "first", "last",
+    "since_last", "gap_mean", "gap_stddev", "age", "told", "rate", "count_received",
 )  # fmt: skip
 UNITS: tuple[str, ...] = (
     "events", "money", "pieces", "seconds", "days", "hours", "degrees", "km/h", "share", "ratio", "score", "text",
     "yes-no",
 )  # fmt: skip
+HEADS = frozenset({"age", "told"})
+"""Measures that read what is kept beside the log: they have no window."""
 MICRO = 1_000_000
 
 
@@ -105,7 +107,7 @@ def scale_of(field_type: str) -> int:
 
 def value_column(aggregate: Aggregate) -> str:
     """Name of the value column that an aggregate reads, or ""."""
-    if aggregate.measure in {"sum", "mean", "min", "max", "stddev", "last"}:
+    if aggregate.measure in {"sum", "mean", "min", "max", "stddev", "median", "ratio", "first", "last"}:
         return f"sum:{aggregate.of}"
     if aggregate.measure in {"distinct", "repeats"}:
         return f"hash:{aggregate.of}"
@@ -120,9 +122,10 @@ def layouts(
     result = {}
     for entity in entities:
         mine = [a for a in features.aggregates if a.entity == entity]
-        flags = sorted({a.filter.name for a in mine if a.measure != "age"})
+        flags = sorted({a.filter.name for a in mine if a.measure not in HEADS})
         values = sorted({value_column(a) for a in mine} - {""} | {f"hash:{field}" for field in joins.get(entity, ())})
         result[entity] = LogLayout(
-            entity, (*flags, *steps.get(entity, ())), tuple(values), features.keep.get(entity, 1000)
-        )
+            entity, (*flags, *steps.get(entity, ())), tuple(values), features.keep.get(entity, 1000),
+            tuple(sorted({a.of for a in mine if a.measure == "told"})),
+        )  # fmt: skip
     return result

@@ -87,8 +87,8 @@ class Answers:
 
 def unanswered(aggregate: Aggregate, count: int) -> Answers:
     """An answer for nobody yet."""
-    whole = aggregate.type in {"int", "timestamp"}
-    return Answers(np.zeros(count, np.int64 if whole else np.float64), np.zeros(count, np.bool_))
+    kinds: dict[str, Any] = {"int": np.int64, "double": np.float64}
+    return Answers(np.zeros(count, kinds.get(aggregate.type, object)), np.zeros(count, np.bool_))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,11 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -62,7 +65,7 @@ features:
     {measure: max, of: txn.amount_base, disposition: declined_by_issuer, window: 3h,
      unit: money, meaning: x}
   user.last: {measure: last, of: txn.amount_base, window: 1h, unit: money, meaning: x}
-  user.last_before: {measure: last, of: basket.quantity, window: 2h, offset: 30m, unit: pieces, meaning: x}
+  user.last_before: {measure: last, of: basket.quantity, window: 2h, offset: 30min, unit: pieces, meaning: x}
   user.since: {measure: since_last, on: login, window: 2h, unit: seconds, meaning: x}
   user.cards: {measure: distinct, of: card.token, window: 2h, unit: events, meaning: x}
   user.cards_own:
@@ -73,7 +76,7 @@ features:
      unit: events, meaning: x}
   user.same_card: {measure: repeats, of: card.token, on: payment, window: 3h, unit: events, meaning: x}
   user.same_card_approved:
-    {measure: repeats, of: card.token, disposition: approved, window: 3h, offset: 10m,
+    {measure: repeats, of: card.token, disposition: approved, window: 3h, offset: 10min,
      unit: events, meaning: x}
   user.fraud_rate: {measure: rate, outcome: fraud, on: payment, window: 3h, default: 0.0, unit: share, meaning: x}
   user.fraud_rate_before: {measure: rate, outcome: fraud, window: 2h, offset: 1h, unit: share, meaning: x}
@@ -81,6 +84,27 @@ features:
   card.chargebacks: {measure: count_received, outcome: chargeback, window: 2h, offset: 1h, unit: events, meaning: x}
   card.count: {measure: count, on: payment, window: 3h, unit: events, meaning: x}
   ip.count: {measure: count, window: 3h, unit: events, meaning: x}
+  user.median: {measure: median, of: txn.amount_base, on: payment, window: 3h, unit: money, meaning: x}
+  user.median_own:
+    {measure: median, of: basket.quantity, window: 3h, offset: 10min, include_current: true, unit: pieces, meaning: x}
+  user.median_approved:
+    {measure: median, of: txn.amount_base, disposition: approved, window: 3h, unit: money, meaning: x}
+  user.first: {measure: first, of: txn.amount_base, on: payment, window: 2h, unit: money, meaning: x}
+  user.first_own: {measure: first, of: basket.quantity, window: 1h, include_current: true, unit: pieces, meaning: x}
+  user.ratio: {measure: ratio, of: txn.amount_base, on: payment, window: 3h, unit: ratio, meaning: x}
+  user.ratio_approved:
+    {measure: ratio, of: basket.quantity, disposition: [pending, approved], window: 3h, offset: 10min,
+     unit: ratio, meaning: x}
+  user.rhythm: {measure: gap_mean, on: payment, window: 3h, unit: seconds, meaning: x}
+  user.rhythm_own: {measure: gap_mean, on: payment, window: 3h, include_current: true, unit: seconds, meaning: x}
+  user.rhythm_spread: {measure: gap_stddev, window: 3h, unit: seconds, meaning: x}
+  user.rhythm_spread_own:
+    {measure: gap_stddev, on: payment, window: 6h, offset: 1h, include_current: true, unit: seconds, meaning: x}
+  user.rhythm_approved: {measure: gap_mean, disposition: approved, window: 3h, unit: seconds, meaning: x}
+  user.said: {measure: told, of: user.language, unit: text, meaning: x}
+  user.language_own: {measure: told, of: user.language, include_current: true, unit: text, meaning: x}
+  card.disposable: {measure: told, of: email.disposable, unit: yes-no, meaning: x}
+  user.pieces_told: {measure: told, of: basket.quantity, include_current: true, unit: pieces, meaning: x}
   user.own_share: {derive: "user.spent > 0.0 ? txn.amount_base / user.spent : 0.0", unit: share, meaning: x}
 """
 WON = "dispute_won"
@@ -116,6 +140,8 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
         "user.id": draw(st.sampled_from(["u1", "u1", "u2", None])), "ip.address": "203.0.113.7",
         "card.token": draw(st.sampled_from(["c1", "c2", None])),
         "payment.id": draw(st.sampled_from([f"p{n}" for n in range(6)])),
+        "user.language": draw(st.sampled_from(["de", "en", None, None])),
+        "email.disposable": draw(st.sampled_from([True, False, None])),
     }  # fmt: skip
     if kind == "payment":
         pieces = draw(st.sampled_from([None, [1], [2, 1]]))
@@ -205,6 +231,8 @@ class Naive:
         a, end_us = self.aggregate, self.asked.as_of_us - self.aggregate.offset_us
         if a.measure == "age":
             return self._age()
+        if a.measure == "told":
+            return self._told()
         rows = [row for row in self._kept() if end_us - a.window_us < row.event.time_us <= end_us]
         rows = [row for row in rows if self._passes(row)]
         if a.measure == "count_received":
@@ -217,6 +245,10 @@ class Naive:
             return None if own is None else sum(row.row[a.of] == own for row in rows)
         if a.measure == "since_last":
             return (self.asked.as_of_us - rows[-1].event.time_us) / 1e6 if rows else None
+        if a.measure == "ratio":
+            return self._ratio([round(row.row[a.of] * _scale(a.of)) for row in rows])
+        if a.measure.startswith("gap"):
+            return self._gap([row.event.time_us for row in rows])
         if a.include_current and self._passes(self.asked):
             rows = [*rows, self.asked]
         return self._fold([row.row[a.of] for row in rows] if a.of else rows)
@@ -225,7 +257,7 @@ class Naive:
         measure = self.aggregate.measure
         if measure in {"count", "distinct"}:
             return len(found) if measure == "count" else len(set(found))
-        scale = 1_000_000 if FIELDS[self.aggregate.of].type == "double" else 1
+        scale = _scale(self.aggregate.of)
         units = [round(value * scale) for value in found]
         if measure == "sum":
             return sum(units) / scale if scale > 1 else sum(units)
@@ -235,8 +267,37 @@ class Naive:
             return sum(units) / (len(units) * scale)
         if measure == "stddev":
             return math.sqrt(len(units) * sum(u * u for u in units) - sum(units) ** 2) / (len(units) * scale)
-        one = {"min": min, "max": max, "last": lambda values: values[-1]}[measure](units)
+        if measure == "median":
+            return float(median(Fraction(unit, scale) for unit in units))
+        how = {"min": min, "max": max, "first": lambda values: values[0], "last": lambda values: values[-1]}
+        one = how[measure](units)
         return one / scale if scale > 1 else one
+
+    def _ratio(self, units: list[int]) -> float | None:
+        """The own value over the mean of the others."""
+        own = round(self.asked.row.get(self.aggregate.of, 0) * _scale(self.aggregate.of))
+        return float(own / Fraction(sum(units), len(units))) if own and sum(units) else None
+
+    def _gap(self, times: list[int]) -> float | None:
+        """Mean or spread of the seconds between one and the next."""
+        if self.aggregate.include_current and self._passes(self.asked):
+            times.append(self.asked.as_of_us)
+        steps = [later - earlier for earlier, later in pairwise(times)]
+        if not steps:
+            return None
+        if self.aggregate.measure == "gap_mean":
+            return float(Fraction(sum(steps), len(steps) * 1_000_000))
+        spread = len(steps) * sum(step**2 for step in steps) - sum(steps) ** 2
+        return math.sqrt(spread) / (len(steps) * 1_000_000)
+
+    def _told(self) -> Any:
+        """What the event says itself, if it counts, else what the newest of those before it said."""
+        of = self.aggregate.of
+        if self.aggregate.include_current and of in self.asked.row:
+            return self.asked.row[of]
+        said = [row for row in self._log() if of in row.row]
+        newest = max(said, key=lambda row: (row.event.time_us, hash64(row.event.id)), default=None)
+        return None if newest is None else newest.row[of]
 
     def _same(self, arrival: Arrival) -> bool:
         name = ENTITIES[self.aggregate.entity]
@@ -293,6 +354,10 @@ class Naive:
             told = max((row.event.time_us, hash64(row.event.id)) for row in created)[0]
         born_us = told or min([row.event.time_us for row in self._log()] or [self.asked.as_of_us])
         return (self.asked.as_of_us - min(born_us, self.asked.as_of_us)) / (24 * HOUR_US)
+
+
+def _scale(field: str) -> int:
+    return 1_000_000 if FIELDS[field].type == "double" else 1
 
 
 def _attempt(row: Arrival) -> Any:

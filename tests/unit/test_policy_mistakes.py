@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.language import DiagnosticsError
+from engine.language import DiagnosticsError, parse_duration_us
 from engine.loader import load_program
 from engine.profiles.identity import Identity
 from tests.conftest import POLICY, ROOT
@@ -18,6 +18,7 @@ MISTAKES = {
     "E401": ("features.yaml", "  user.payments_1h: {", "  person.payments_1h: {"),
     "E402": ("features.yaml", "measure: distinct, of: card.token,", "measure: distinct,"),
     "E403": ("features.yaml", "  card.payments_1h: {", "  card.bin: {"),
+    "E404": ("features.yaml", "window: 1h,", "window: 60m,"),
     "E501": ("policy.yaml", "DE: Europe/Berlin", "DE: Europe/Berlim"),
     "E502": ("policy.yaml", "from_score: 0.0", "from_score: 0.1"),
     "E503": ("risk/payments.yaml", "  - id: huge", "  - id: big"),
@@ -109,3 +110,37 @@ def test_a_mistake_in_a_table_names_its_line(file, text, message, tmp_path):
     (folder / file).write_text(text)
     with pytest.raises(PolicyError, match=re.escape(message)):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "said"),
+    [
+        ("window: 1h,", "window: 90,", "E404", "`90` may mean"),
+        ("window: 1h,", "window: 1M,", "E404", "`1M` may mean"),
+        ("window: 1h,", "window: 2 hours,", "E114", "`2 hours` is not a duration"),
+        ("window: 1h,", "window: 0s,", "E402", "holds nothing"),
+        ("window: 1h, unit: events", "window: 1h", "E112", "missing `unit`"),
+        ("unit: events", "unit: evnets", "E116", "did you mean `events`?"),
+        ("window: 1h,", "window: 1h, default: 0,", "E402", "count takes no `default`"),
+        ("measure: count, on: payment, window: 1h", "measure: told, of: email.address", "E402", "not personal"),
+        ("measure: count, on: payment, window: 1h", "measure: sum, of: txn.amuont, window: 1h", "E116", "did you mean"),
+        ("measure: count, on: payment, window: 1h", "derive: txn.amuont > 5.0", "E301", "did you mean"),
+    ],
+)
+def test_a_feature_that_is_not_clear_is_refused_at_its_place(old, new, code, said, tmp_path):
+    """Unknown units and fields, unclear windows, keys without effect: each with code, place and a way out."""
+    text = broken(tmp_path, "features.yaml", old, new)
+    found = re.search(rf"features\.yaml:\d+:\d+: error\[{code}\]", text)
+    assert found is not None, text
+    assert said in text
+
+
+@pytest.mark.parametrize("length", ["30min", "1h30min", "90s", "500ms", "4w"])
+def test_clear_lengths_of_time_are_taken(length, tmp_path):
+    """Minutes are written `min`."""
+    folder = tmp_path / "policy"
+    shutil.copytree(POLICY, folder)
+    path = folder / "features.yaml"
+    path.write_text(path.read_text().replace("window: 1h,", f"window: {length},", 1))
+    first = next(a for a in load(folder).feature_set.aggregates if a.name == "user.payments_1h")
+    assert first.window_us == parse_duration_us(length.replace("min", "m"))
