@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from engine.features.online import OnlineFeatures
 from engine.features.spec import FeatureSet, layouts
 from engine.language import Diagnostics, Schema
 from engine.policy.evaluate import Policy, rule_sets
-from engine.policy.lists import AnyList, load_lists
+from engine.policy.lists import AnyList, list_types, load_lists
 from engine.policy.load import PolicyReader
+from engine.policy.lowering import load_lowering
 from engine.policy.rules import Settings
 from engine.policy.steps import load_patterns
 from engine.profiles.identity import Identity, normalise_email
@@ -39,22 +41,23 @@ def load_program(
     features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
     types = event_types() | features.types
     plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
-    lists = load_lists(rules / "lists", diagnostics, clock, normalise_email)
+    kinds = list_types(normalise_email)
+    lists = load_lists(rules / "lists", diagnostics, clock, kinds)
     schema = rule_schema(features, plan.signals, lists, settings.parameters)
-    checked = list(reader.rules(schema))
+    blocks = {name for name, one in lists.items() if one.kind == "block"}
+    checked = [
+        (replace(rule, final=True) if condition.lists & blocks else rule, condition)
+        for rule, condition in reader.rules(schema)
+    ]
+    rules_of = tuple(rule for rule, _ in checked)
+    secret = identity.secret
+    lowering = load_lowering(rules, rules_of, lists, settings.control, kinds, schema, secret, diagnostics)
     diagnostics.raise_if_failed()
     loaded = _load_models(settings, features, models) if with_models else {}
     shape = layouts(features, plan.columns, plan.joins)
     digest = _digest(rules, loaded)
-    policy = Policy(
-        settings,
-        tuple(rule for rule, _ in checked),
-        rule_sets(checked, lists),
-        lists,
-        plan,
-        digest,
-        reader.reasons.translations,
-    )
+    sets, translations = rule_sets(checked, lists, secret), reader.reasons.translations
+    policy = Policy(settings, rules_of, sets, lists, plan, digest, translations, lowering)
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
     online = OnlineFeatures(features, shape, plan.admission_filters)
     return Program(digest, policy, features, online, shape, loaded, rates, identity)

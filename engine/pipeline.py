@@ -28,7 +28,18 @@ from engine.projection import (
     speaks_of,
     standing_changes,
 )
-from engine.records import attempt_body, decision_of, event_of, event_record, pack_decision, receipt_of, settle_record
+from engine.records import (
+    attempt_body,
+    control_day,
+    control_record,
+    control_spent,
+    decision_of,
+    event_of,
+    event_record,
+    pack_decision,
+    receipt_of,
+    settle_record,
+)
 from engine.standing import begin, next_risk, notices
 from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, RuleHit, Stored, UserRisk
 
@@ -84,6 +95,8 @@ class Pipeline:
             began = perf_counter()
             changes = self._changes(case, decision)
             record = self._record(case, decision, changes)
+        if any(lowered.kind == "control" for lowered in decision.lowered):
+            await self._journal.append(control_record(event, case.as_of_us, case.row["txn.amount_base"]))
         stored = await self._journal.append(record)
         self._recorder.observe("journal", perf_counter() - began)
         if stored.record is not record:
@@ -113,6 +126,9 @@ class Pipeline:
         signalled = perf_counter()
         passed = await self._challenge_passed(event)
         verdict, hits = program.judge(case, signals, passed)
+        if verdict.propensity and not await self._in_budget(case):
+            case.control = False
+            verdict, hits = program.judge(case, signals, passed)
         decision = self._decision(case, verdict, hits, signals, dry_run)
         for stage, start, end in (
             ("open", began, opened), ("admission", opened, admitted), ("features", admitted, seen),
@@ -196,6 +212,12 @@ class Pipeline:
         ends = [e.fields.get("challenge.status") for e in events if e.kind == "challenge_result"]
         return bool(ends) and ends[-1] == "passed"
 
+    async def _in_budget(self, case: Case) -> bool:
+        """Whether the control group may let this payment through today, were it lost like all the others."""
+        group = case.program.policy.settings.control
+        spent = control_spent(await self._journal.of_payment(control_day(case.as_of_us)))
+        return group is not None and spent + case.row["txn.amount_base"] <= group.daily_loss_base
+
     async def _result_changes(self, event: Event) -> list[Change]:
         """What a payment result or challenge result makes of the payment's entries in the logs."""
         code, payment = result_of(event), event.fields.get("payment.id")
@@ -219,6 +241,7 @@ class Pipeline:
             hits=(*hits, *user_hits), signals=signals, degraded=tuple(case.degraded), flags=tuple(case.flags),
             user_risk=self._next_risk(case, sources) if case.risk else None,
             program=case.program.digest, decided_us=self._clock.now_us(case.event.time_us), dry_run=dry_run,
+            lowered=verdict.lowered, propensity=verdict.propensity,
         )  # fmt: skip
 
     def _next_risk(self, case: Case, sources: Sequence[Source]) -> UserRisk | None:

@@ -21,7 +21,7 @@ from engine.policy.rules import Fallback
 from engine.profiles.identity import Identity
 from engine.scoring.model import ScoringModel
 from engine.standing import enforce_limits, measures_of, risk_of
-from engine.values import Admission, EntityEvent, Event, Measure, Row, RuleHit, UserRisk
+from engine.values import Action, Admission, EntityEvent, Event, Measure, Row, RuleHit, Tier, UserRisk
 
 STALE_CLOCK_US = 5 * 60_000_000
 MISSING = float("nan")
@@ -49,6 +49,8 @@ class Case:
     risk: UserRisk | None = None
     measures: tuple[Measure, ...] = ()
     """In force before this event."""
+    control: bool = True
+    """False when the control group's budget of the day is spent."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,13 @@ class Program:
         sources += self._band(case)
         sources += self._missing(case)
         sources += enforce_limits(case.event.kind, case.row, case.measures, self.policy.settings)
-        verdict = combine(sources, self.policy.settings.default_actions, challenge_passed=challenge_passed)
+        defaults, lowering = self.policy.settings.default_actions, self.policy.lowering
+        verdict = combine(sources, defaults, challenge_passed=challenge_passed)
+        if lowering is not None and (verdict.tier > Tier.LOW or verdict.action > Action.ALLOW):
+            left, lowered, chance = lowering.lower(sources, case.row, case.as_of_us, verdict, case.control)
+            if lowered:
+                verdict = combine(left, defaults, challenge_passed=challenge_passed)
+            verdict = replace(verdict, lowered=tuple(lowered), propensity=chance)
         language = case.row.get("user.language")
         if language:
             verdict = replace(verdict, reasons=said_in(language, verdict.reasons, self.policy.translations))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from engine.values import (
     Action,
     Decision,
     Event,
+    Lowered,
     Measure,
     Reason,
     Receipt,
@@ -26,6 +27,7 @@ from engine.values import (
     UserRisk,
 )
 
+DAY_US = 86_400_000_000
 CANONICAL = orjson.OPT_SORT_KEYS
 
 
@@ -69,6 +71,23 @@ def settle_record(event: Event, number: int) -> Record:
     return Record("settle", event.id, b"", event.time_us, event.fields.get("payment.id", ""), body, b"", number)
 
 
+def control_day(at_us: int) -> str:
+    """What the journal keeps the control group's payments of one day in UTC under, in place of a payment id."""
+    return f"control_group:{at_us // DAY_US}"
+
+
+def control_record(event: Event, at_us: int, amount_base: float) -> Record:
+    """A payment that the control group lets through; written before its decision, so that none goes uncounted."""
+    body = orjson.dumps({"amount_base": amount_base})
+    return Record("control", event.id, b"", event.time_us, control_day(at_us), body, b"", 0)
+
+
+def control_spent(records: Iterable[Stored]) -> float:
+    """The sum of a day's payments; one that was sent again counts once."""
+    bodies = {stored.record.id: orjson.loads(stored.record.public) for stored in records}
+    return float(sum(body["amount_base"] for body in bodies.values()))
+
+
 def event_of(record: Record) -> Event:
     """The event that a record carries."""
     body = orjson.loads(record.public)
@@ -96,7 +115,7 @@ def pack_decision(decision: Decision) -> dict[str, Any]:
 
     There may be fifty of these, and as objects they took four times as long to write and two thirds of the record.
     """
-    return {
+    packed = {
         "id": decision.id, "tier": decision.tier, "action": decision.action, "measures": decision.measures,
         "score": decision.score,
         "reasons": [(r.code, r.analyst, r.customer, r.source, r.category) for r in decision.reasons],
@@ -104,6 +123,9 @@ def pack_decision(decision: Decision) -> dict[str, Any]:
         "degraded": decision.degraded, "flags": decision.flags, "user_risk": decision.user_risk,
         "program": decision.program, "decided_us": decision.decided_us, "dry_run": decision.dry_run,
     }  # fmt: skip
+    if decision.lowered or decision.propensity:
+        packed |= {"lowered": decision.lowered, "propensity": decision.propensity}
+    return packed
 
 
 def decision_of(stored: Stored) -> Decision:
@@ -123,7 +145,13 @@ def _decision(body: Mapping[str, Any]) -> Decision:
         signals=tuple(body["signals"]), degraded=tuple(body["degraded"]), flags=tuple(body["flags"]),
         user_risk=UserRisk(**{**risk, "tier": Tier(risk["tier"]), "reasons": tuple(risk["reasons"])}) if risk else None,
         program=body["program"], decided_us=body["decided_us"], dry_run=body["dry_run"],
+        lowered=tuple(_lowered(one) for one in body.get("lowered", ())), propensity=body.get("propensity", 0.0),
     )  # fmt: skip
+
+
+def _lowered(body: Mapping[str, Any]) -> Lowered:
+    typed = {"cancelled": tuple(body["cancelled"]), "tier": Tier(body["tier"]), "action": Action(body["action"])}
+    return Lowered(**{**body, **typed})
 
 
 def outcome_digest(outcome: Mapping[str, Any]) -> bytes:

@@ -156,6 +156,23 @@ class UserRisk:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """One thing that lowered a decision."""
+
+    kind: str
+    """allow, snooze or control."""
+    id: str
+    """Of the snooze; `LIST:LINE` of an allow entry; `control_group`."""
+    author: str
+    until_us: int
+    cancelled: tuple[str, ...]
+    """What it took away: `rule:ID`, `band:payment`."""
+    tier: Tier
+    """What the decision would have been if nothing had lowered it."""
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What was decided about one event, and what it came from."""
 
@@ -178,6 +195,9 @@ class Decision:
     """Digest of the live program."""
     decided_us: int
     dry_run: bool = False
+    lowered: tuple[Lowered, ...] = ()
+    propensity: float = 0.0
+    """The chance that the control group had to let this event through, 0 where it could not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +230,7 @@ class Record:
     """One entry of the journal before it is committed."""
 
     kind: str
-    """decision, event, outcome, settle, refused, undecided, risk, activation."""
+    """decision, event, outcome, settle, control, refused, undecided, risk, activation."""
     id: str
     """Event id, or the id that the record speaks of."""
     digest: bytes

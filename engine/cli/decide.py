@@ -105,4 +105,7 @@ def _scratch_state(settings: Settings) -> Iterator[Settings]:
         return
     with tempfile.TemporaryDirectory(prefix="arbiter-") as name:
         scratch = Path(name)
-        yield settings.model_copy(update={"state": scratch, "hash_key_file": scratch / "hash.key"})
+        key = scratch / "hash.key"
+        key.touch(mode=0o600)
+        key.write_text("00" * 32)  # nobody's secret, so that rollouts are drawn alike each time
+        yield settings.model_copy(update={"state": scratch, "hash_key_file": key})

@@ -111,6 +111,10 @@ def _an_installation(demo: Demo) -> None:
     tell.chapter(demo.console, 2, "An Arbiter of its own")
     tell.typed(demo.console, f"arbiter init {demo.installation} && cd {demo.installation}")
     server.run(Path(), "init", str(demo.installation))
+    key = demo.installation / "state" / "hash.key"
+    key.parent.mkdir()
+    key.touch(mode=0o600)
+    key.write_text("00" * 32)  # rollouts are drawn by it, and a demonstration shall repeat itself
     demo.say("A folder with the shipped policy, model and settings. What the policy holds:")
     _typed_and_run(demo, "rules", "check")
     demo.say("The past goes in, the way of any history: checked, made durable, merged into profiles.")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.policy.rules import Band, MeasureSpec, Outcome
-from engine.values import Action, Reason, Tier
+from engine.values import Action, Lowered, Reason, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Verdict:
     measures: tuple[tuple[MeasureSpec, str], ...]
     """Each with the source that gave it, most severe source first; one of a kind and its parameters."""
     reasons: tuple[Reason, ...]
+    lowered: tuple[Lowered, ...] = ()
+    propensity: float = 0.0
 
 
 def combine(

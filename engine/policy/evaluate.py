@@ -6,7 +6,6 @@ that `when_unknown` names, and stay visible either way.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +13,7 @@ from functools import cached_property
 from engine.language import Checked, RowProgram, compile_rows
 from engine.policy.combine import Source
 from engine.policy.lists import AnyList
+from engine.policy.lowering import Lowering, share_of
 from engine.policy.reasons import Translations
 from engine.policy.rules import Rule, Settings
 from engine.policy.steps import PatternPlan
@@ -29,6 +29,8 @@ class RuleSet:
     rules: tuple[Rule, ...]
     conditions: tuple[Checked, ...]
     program: RowProgram
+    secret: bytes
+    """Keys the draws of rollouts."""
     always: tuple[bool | None, ...]
     """Whether each rule is enforced; None where that depends on the time or the person."""
     _made: dict[tuple[int, int, bool], tuple[RuleHit, Source | None]] = field(default_factory=dict, compare=False)
@@ -47,13 +49,18 @@ class RuleSet:
                 state = rule.state_at(at_us)
                 if state == "off":
                     continue
-                enforced = state == "enforce" and (rule.rollout >= 1.0 or share_of(rule.id, row) < rule.rollout)
+                enforced = state == "enforce" and (rule.rollout >= 1.0 or self.share(rule, row) < rule.rollout)
             key = index, codes[index], enforced
             hit, source = made.get(key) or self._make(*key)
             hits.append(hit)
             if source is not None:
                 sources.append(source)
         return first_only(hits, sources, self.firsts) if self.firsts else (hits, sources)
+
+    def share(self, rule: Rule, row: Row) -> float:
+        """A stable number in [0, 1) for a rule and a person: raising a rollout keeps those who were in."""
+        who = next((f"{name}|{row[name]}" for name in _SHARE_BY if name in row), "")
+        return share_of(f"rollout|{rule.id.partition('#')[0]}|{who}", self.secret)
 
     @cached_property
     def firsts(self) -> Mapping[str, Rule]:
@@ -95,10 +102,12 @@ class Policy:
     plan: PatternPlan
     digest: str
     translations: Translations
+    lowering: Lowering | None
+    """None where nothing lowers a decision."""
 
 
-def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList]) -> dict[str, RuleSet]:
-    """Group live rules by the kinds they run on and compile each group."""
+def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList], secret: bytes) -> dict[str, RuleSet]:
+    """Group live rules by the kinds they run on and compile each group; `secret` keys the draws of rollouts."""
     groups: dict[str, list[tuple[Rule, Checked]]] = {}
     for rule, condition in rules:
         if rule.status != "off":
@@ -108,7 +117,7 @@ def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList
     for kind, group in groups.items():
         conditions = tuple(condition for _, condition in group)
         live = tuple(rule for rule, _ in group)
-        sets[kind] = RuleSet(live, conditions, compile_rows(conditions, lists), tuple(map(_always, live)))
+        sets[kind] = RuleSet(live, conditions, compile_rows(conditions, lists), secret, tuple(map(_always, live)))
     return sets
 
 
@@ -116,10 +125,3 @@ def _always(rule: Rule) -> bool | None:
     """Whether a rule is enforced at any time and for anybody; None if it depends."""
     scheduled = rule.from_us > 0 or rule.until_us > 0
     return None if scheduled or rule.rollout < 1.0 else rule.status == "enforce"
-
-
-def share_of(rule_id: str, row: Row) -> float:
-    """A stable number in [0, 1) for a rule and a person: raising a rollout keeps those who were in."""
-    who = next((str(row[name]) for name in _SHARE_BY if name in row), "")
-    hashed = hashlib.blake2b(who.encode(), key=rule_id.encode()[:64], digest_size=8).digest()
-    return int.from_bytes(hashed, "little") / 2**64

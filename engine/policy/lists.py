@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.intake import SHORTEST_CARD, holds_card_number
-from engine.language import Diagnostics, Fields, Position, Reader, declare_codes, load_yaml, parse_timestamp_us
+from engine.language import Diagnostics, Fields, Position, Reader, Scalar, declare_codes, load_yaml, parse_timestamp_us
 from engine.policy.sheets import Row, Sheet, read_sheet
 
 MAX_ENTRIES = 1_000_000
@@ -40,6 +40,7 @@ _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _ADDRESS_KEY = re.compile(r"[a-z0-9]+\|[a-z0-9]+\|[a-z0-9]+")
 Normalise = Callable[[str], str]
 """A value in the form in which it is compared; ValueError says what is wrong with it."""
+Types = Mapping[str, Normalise]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class ValueList:
     normalise: Normalise | None = None
     """For a type whose values in events may be written in several ways."""
     allowances: Mapping[str, Allowance] = field(default_factory=dict)
+    when: Scalar | None = None
+    """Condition under which entries of an allow list hold."""
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, str):
@@ -88,7 +91,6 @@ class NetworkList:
     """Bits of the address family, length of the prefix, its leading bits → end of the entry in µs."""
     clock: Callable[[], int]
     type: str = "ip"
-    allowances: Mapping[str, Allowance] = field(default_factory=dict)
 
     def __contains__(self, value: object) -> bool:
         try:
@@ -105,22 +107,26 @@ class NetworkList:
 AnyList = ValueList | NetworkList
 
 
-def load_lists(
-    folder: Path, diagnostics: Diagnostics, clock: Callable[[], int], normalise_email: Normalise
-) -> dict[str, AnyList]:
+def list_types(normalise_email: Normalise) -> Types:
+    """Type → how its values are checked and brought into one form."""
+    return {**_TYPES, "email": partial(_email, normalise_email)}
+
+
+def load_lists(folder: Path, diagnostics: Diagnostics, clock: Callable[[], int], types: Types) -> dict[str, AnyList]:
     """Every declared list by its name; mistakes of all of them are in `diagnostics`."""
     files = {path.stem: path for path in sorted(folder.glob("*.csv"))}
     if not files and not (folder / "lists.yaml").exists():
         return {}
     reader = Reader(diagnostics)
-    types: dict[str, Normalise] = {**_TYPES, "email": partial(_email, normalise_email)}
     top = reader.fields(load_yaml(folder / "lists.yaml", diagnostics, "lists/lists.yaml"), {"lists"})
     lists: dict[str, AnyList] = {}
     for name, node in top.entries("lists"):
-        declared = reader.fields(node, {"type", "kind"}, {"note"})
+        declared = reader.fields(node, {"type", "kind"}, {"note", "when"})
         kind, of = declared.choice("kind", KINDS), declared.choice("type", types)
-        if kind == "allow" and of not in _ALLOWED_TYPES:
-            hint = f"an allow entry is one entity: {', '.join(_ALLOWED_TYPES)}"
+        if "when" in declared and kind != "allow":
+            declared.mistake("E511", "only a list that allows has a condition", "when")
+        if kind == "allow" and of not in FIELD_OF:
+            hint = f"an allow entry is one entity: {', '.join(FIELD_OF)}"
             declared.mistake("E511", f"a list of the type {of} can't allow", "type", hint)
         lists[name.value] = ValueList(name.value, of, kind, {}, clock)  # so that rules may name it after a mistake
         if name.value not in files:
@@ -130,7 +136,9 @@ def load_lists(
         elif kind and of:
             sheet = _sheet(files[name.value], kind, diagnostics)
             if sheet is not None:
-                lists[name.value] = _Entries(sheet, name.value, kind, diagnostics).read(of, types[of], clock)
+                lists[name.value] = _Entries(sheet, name.value, kind, diagnostics).read(
+                    of, types[of], clock, declared.scalar("when")
+                )
     _undeclared(files, top, diagnostics)
     return lists
 
@@ -157,7 +165,7 @@ class _Entries:
     kind: str
     diagnostics: Diagnostics
 
-    def read(self, of: str, normalise: Normalise, clock: Callable[[], int]) -> AnyList:
+    def read(self, of: str, normalise: Normalise, clock: Callable[[], int], when: Scalar | None) -> AnyList:
         """The list of all rows that are right."""
         at = self.sheet.at
         value_at, reason_at, author_at, added_at = (at[name] for name in _NEEDED)
@@ -190,7 +198,7 @@ class _Entries:
         if of == "ip":
             return NetworkList(self.name, self.kind, _by_prefix(ends), clock)
         same = normalise if of == "email" else None
-        return ValueList(self.name, of, self.kind, ends, clock, same, allowances)
+        return ValueList(self.name, of, self.kind, ends, clock, same, allowances, when)
 
     def lacks(self, row: Row) -> None:
         """Say what an entry lacks."""
@@ -329,4 +337,7 @@ _TYPES: Mapping[str, Normalise] = {
     "card": _card, "bin": _bin, "email": _identifier, "domain": _domain, "ip": _ip, "device": _identifier,
     "user": _identifier, "address": _address,
 }  # fmt: skip
-_ALLOWED_TYPES = ("card", "email", "device", "user", "address")
+FIELD_OF: Mapping[str, str] = {
+    "card": "card.token", "email": "email.address", "device": "device.id", "user": "user.id", "address": "address.key",
+}  # fmt: skip
+"""Type of one entity → the event field that names it; only such lists can allow."""

@@ -26,6 +26,7 @@ from engine.policy.reasons import Reasons
 from engine.policy.rules import (
     MEASURES,
     Band,
+    ControlGroup,
     Fallback,
     MeasureSpec,
     Outcome,
@@ -87,6 +88,7 @@ class PolicyReader:
                 "lateness",
                 "limit_reason",
                 "parameters",
+                "control_group",
             },
         )
         labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
@@ -97,6 +99,7 @@ class PolicyReader:
         limit = Reason(
             "LIMIT", "a limit in force is exceeded", "This order is above your current limit.", "measure:LIMIT_AMOUNT"
         )
+        group = top.fields("control_group", {"share", "max_amount", "daily_loss", "author", "until"})
         return Settings(
             name=top.text("name"),
             base_currency=currency,
@@ -119,6 +122,15 @@ class PolicyReader:
             fraud_outcomes=labels.choices("fraud", OUTCOMES),
             mature_after_us=labels.duration_us("mature_after"),
             limit_reason=self.reasons.read(top, limit.source, "limit_reason") if "limit_reason" in top else limit,
+            control=ControlGroup(
+                group.share("share"),
+                group.number("max_amount", 0.0, 0.0),
+                group.number("daily_loss", 0.0, 0.0),
+                group.text("author"),
+                group.timestamp_us("until"),
+            )
+            if group.node is not None
+            else None,
         )
 
     def rules(self, schema: Schema) -> Iterator[tuple[Rule, Checked]]:

@@ -103,6 +103,21 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlGroup:
+    """Who is let through although the policy would not, so that it can be seen what the policy prevents."""
+
+    share: float
+    """Of devices, 0..1, drawn anew each week."""
+    max_base: float
+    """Largest amount in base currency."""
+    daily_loss_base: float
+    """Sum of amounts let through in one day in UTC, as though all of them were lost; above it the group is off."""
+    author: str
+    until_us: int
+    id: str = "control_group"
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`policy.yaml`: everything that isn't a rule."""
 
@@ -130,3 +145,4 @@ class Settings:
     mature_after_us: int
     limit_reason: Reason
     """Given when a limit in force is exceeded."""
+    control: ControlGroup | None

@@ -24,10 +24,11 @@ def documents(count: int) -> list[dict]:
 
 
 async def test_grpc_and_direct_calls_decide_alike(tmp_path):
-    """Every decision equals its twin; only the key of the profiles differs between the two installations."""
+    """Every decision equals its twin; the two installations share the key by which rollouts are drawn, and no more."""
     engines = []
     for name in ("served", "direct"):
         flags = {"state": tmp_path / name, "rules": ROOT / "rules", "models": ROOT / "models", "clock": "event"}
+        flags["hash_key_file"] = tmp_path / "hash.key"
         flags |= {"port": 0, "gather_ms": 0}
         engines.append((open_engine(settings := read_settings(tmp_path, flags, {})), settings))
         await engines[-1][0].start(watch=False)

@@ -118,6 +118,8 @@ def small() -> Program:
         shutil.copytree(POLICY, rules)
         for part in ("risk", "patterns"):
             shutil.rmtree(rules / part)
+        (rules / "snoozes.yaml").unlink()
+        shutil.rmtree(rules / "lists")
         (rules / "features.yaml").write_text(FEATURES)
         return load_program(rules, rules, Identity(bytes(32)), lambda: NOW_US, with_models=False)
 

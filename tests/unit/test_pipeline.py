@@ -1,12 +1,17 @@
 """Deciding, sentence by sentence of the semantics, on a small policy over real stores."""
 
 import asyncio
+import shutil
+from pathlib import Path
 
 import pytest
 
+from engine.bootstrap import open_engine
 from engine.errors import BodyConflict, InvalidInput, NotFound, PatternsUnavailable, ProfilesUnavailable
+from engine.service import convert
+from engine.service._generated.arbiter.v1 import decision_pb2
 from engine.values import Action, Result, Tier
-from tests.conftest import NOW_US, payment
+from tests.conftest import NOW_US, POLICY, payment
 
 DAY_S = 86_400
 
@@ -282,3 +287,67 @@ async def test_a_guest_is_normal(engine):
     assert decision.user_risk is None
     assert "user.payments_1h" not in case.row
     assert case.row["card.payments_1h"] == 0
+
+
+# --- what lowers a decision
+
+
+async def test_an_allow_entry_lowers_and_says_so(engine):
+    """The trusted user's large payment goes through; the record says by whom, until when, and from what."""
+    plain = await engine.decide(payment(1, txn__amount_minor=60_000))
+    lowered = await engine.decide(payment(2, txn__amount_minor=60_000, user__id="u_trusted", card__token="t2"))
+    assert (plain.action, plain.lowered) == (Action.REVIEW, ())
+    (by,) = lowered.lowered
+    assert (lowered.tier, lowered.action) == (Tier.LOW, Action.ALLOW)
+    assert (by.kind, by.id, by.author) == ("allow", "trusted:2", "analyst")
+    assert (by.tier, by.action) == (Tier.HIGH, Action.REVIEW)
+    assert "rule:big" in by.cancelled
+    assert {hit.rule for hit in lowered.hits if hit.result is Result.HIT} >= {"big"}
+    assert await engine.get_decision("e2") == lowered
+    assert convert.decision_value(decision_pb2.Decision.FromString(convert.decision_bytes(lowered))) == lowered
+
+
+@pytest.mark.parametrize(
+    ("fields", "action"),
+    [
+        ({"user__id": "u_trusted", "card__token": "tok_blocked"}, Action.DECLINE),
+        ({"user__id": "u_trusted", "txn__amount_minor": 100_100}, Action.REVIEW),
+        ({"user__id": "u_trusted", "ip__country": "FR"}, Action.REVIEW),
+        ({"user__id": "u_ended"}, Action.REVIEW),
+        ({"user__id": "u_snoozed"}, Action.ALLOW),
+        ({"user__id": "u_snoozed", "card__token": "tok_blocked"}, Action.DECLINE),
+    ],
+)
+async def test_what_lowers_has_its_limits(engine, fields, action):
+    """Block beats allow; amount, condition and end of an entry hold; a snooze is of one rule."""
+    decision = await engine.decide(payment(1, **{"txn__amount_minor": 60_000} | fields))
+    assert decision.action is action
+
+
+async def test_the_control_group_stops_at_its_budget(settings_of, tmp_path):
+    """Payments are let through up to the loss of a day, each counted once and durably; the next day begins anew."""
+    folder = Path(shutil.copytree(POLICY, tmp_path / "policy"))
+    group = "control_group: {share: 100%, max_amount: 700, daily_loss: 1300, author: risk, until: 2027-01-01T00:00Z}\n"
+    with (folder / "policy.yaml").open("a") as file:
+        file.write(group)
+    settings = settings_of(rules=str(folder))
+
+    def large(number: int, at_s: float = 0.0):
+        return payment(number, at_s=at_s, txn__amount_minor=60_000, user__id=f"u{number}", card__token=f"t{number}")
+
+    runtime = open_engine(settings)
+    await runtime.start(watch=False)
+    tried = await runtime.decide(large(0), dry_run=True)
+    first, again = await runtime.decide(large(1)), await runtime.decide(large(1))
+    await runtime.close()
+    runtime = open_engine(settings)
+    await runtime.start(watch=False)
+    second, third, small = [await runtime.decide(e) for e in (large(2), large(3), payment(4))]
+    tomorrow = await runtime.decide(large(5, at_s=86_400.0))
+    await runtime.close()
+    assert [d.action for d in (tried, first, again, second, third, tomorrow)] == [
+        Action.ALLOW, Action.ALLOW, Action.ALLOW, Action.ALLOW, Action.REVIEW, Action.ALLOW,
+    ]  # fmt: skip
+    assert [d.propensity for d in (first, second, third, small)] == [1.0, 1.0, 0.0, 0.0]
+    assert [one.kind for one in first.lowered] == ["control"]
+    assert first == again

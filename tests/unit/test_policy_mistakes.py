@@ -37,6 +37,8 @@ MISTAKES = {
     "E518": ("tables/refund.csv", "< 3", "< three"),
     "E519": ("tables/refund.csv", ">= 3", ">= 2"),
     "E520": ("tables/refund.csv", ">= 3", "> 3"),
+    "E521": ("lists/trusted.csv", "payments", "payment"),
+    "E522": ("snoozes.yaml", "until: 2026-12-01", "until: 2026-12-21"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }

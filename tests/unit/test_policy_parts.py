@@ -112,7 +112,7 @@ TYPED = {
 def listed(folder: Path, of: str, rows: str, kind: str = "watch") -> AnyList:
     """The list `some` with such rows."""
     (folder / "lists" / "lists.yaml").write_text(
-        f"lists:\n  cards: {{type: card, kind: block}}\n  some: {{type: {of}, kind: {kind}}}\n"
+        (POLICY / "lists" / "lists.yaml").read_text() + f"  some: {{type: {of}, kind: {kind}}}\n"
     )
     (folder / "lists" / "some.csv").write_text("value,reason,author,added,until\n" + rows)
     return loaded(folder).lists["some"]

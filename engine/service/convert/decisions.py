@@ -10,9 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from engine.service._generated.arbiter.v1 import decision_pb2, policy_pb2, profile_pb2
 from engine.service.convert.places import choice_of, time_us, timestamp
-from engine.values import Action, Decision, Measure, Reason, Result, RuleHit, Tier, UserRisk
+from engine.values import Action, Decision, Lowered, Measure, Reason, Result, RuleHit, Tier, UserRisk
 
 _MEASURES = choice_of(policy_pb2.MeasureKind.DESCRIPTOR)
+_LOWERED = choice_of(decision_pb2.LoweredBy.DESCRIPTOR)
 _RESULTS = {Result[word.upper()]: number for number, word in choice_of(policy_pb2.Result.DESCRIPTOR).words.items()}
 _PARAMETER_FIELDS = {bool: "flag", int: "whole", float: "number", str: "text"}  # a bool is an int too: it comes first
 _RESULT_OF = {number: result for result, number in _RESULTS.items()}
@@ -42,6 +43,10 @@ def decision_bytes(decision: Decision) -> bytes:
         _set_risk(head.user_risk, decision.user_risk)
     if decision.measures:
         head.measures.extend(map(_measure, decision.measures))
+    if decision.lowered:
+        head.lowered.extend(map(_lowered, decision.lowered))
+    if decision.propensity:
+        head.control_propensity = decision.propensity
     pieces = [head.SerializeToString(deterministic=True), _program_piece(decision.program)]
     pieces += [_reason_piece(r) for r in decision.reasons]
     pieces += [_hit_piece(h.rule, h.result, h.failing, h.enforced) for h in decision.hits]
@@ -65,6 +70,8 @@ def decision_value(message: decision_pb2.Decision) -> Decision:
         program=message.program.digest,
         decided_us=time_us(message.decided_at),
         dry_run=message.dry_run,
+        lowered=tuple(map(_lowered_value, message.lowered)),
+        propensity=message.control_propensity,
     )
 
 
@@ -162,6 +169,22 @@ def _hit_value(message: policy_pb2.RuleResult) -> RuleHit:
     """Message → RuleHit; a rule without a failing condition has -1."""
     failing = message.first_failing if message.HasField("first_failing") else -1
     return RuleHit(message.rule, _RESULT_OF[message.result], failing, message.enforced)
+
+
+def _lowered(lowered: Lowered) -> decision_pb2.Lowered:
+    message = decision_pb2.Lowered(id=lowered.id, author=lowered.author, cancelled=lowered.cancelled)
+    message.by = cast(decision_pb2.LoweredBy.ValueType, _LOWERED.numbers[lowered.kind])
+    message.would_be_tier = cast(policy_pb2.Tier.ValueType, int(lowered.tier))
+    message.would_be_action = cast(policy_pb2.Action.ValueType, int(lowered.action))
+    _set_time(message.until, lowered.until_us)
+    return message
+
+
+def _lowered_value(message: decision_pb2.Lowered) -> Lowered:
+    """Message → Lowered."""
+    would_be = Tier(message.would_be_tier), Action(message.would_be_action)
+    kind, until_us = _LOWERED.words[message.by], time_us(message.until)
+    return Lowered(kind, message.id, message.author, until_us, tuple(message.cancelled), *would_be)
 
 
 def _measure(measure: Measure) -> policy_pb2.Measure:

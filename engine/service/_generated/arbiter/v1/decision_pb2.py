@@ -28,35 +28,39 @@ from . import profile_pb2 as arbiter_dot_v1_dot_profile__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rbiter/v1/decision.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/event.proto\x1a\x17\x61rbiter/v1/policy.proto\x1a\x18\x61rbiter/v1/profile.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\rDecideRequest\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.arbiter.v1.Event\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.arbiter.v1.Stage\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\xaf\x03\n\x08\x44\x65\x63ision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x04tier\x18\x02 \x01(\x0e\x32\x10.arbiter.v1.Tier\x12\"\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x12.arbiter.v1.Action\x12%\n\x08measures\x18\x04 \x03(\x0b\x32\x13.arbiter.v1.Measure\x12\x12\n\x05score\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x06 \x03(\x0b\x32\x12.arbiter.v1.Reason\x12$\n\x04hits\x18\x07 \x03(\x0b\x32\x16.arbiter.v1.RuleResult\x12\x0f\n\x07signals\x18\x08 \x03(\t\x12\x10\n\x08\x64\x65graded\x18\t \x03(\t\x12\r\n\x05\x66lags\x18\n \x03(\t\x12\'\n\tuser_risk\x18\x0b \x01(\x0b\x32\x14.arbiter.v1.UserRisk\x12\'\n\x07program\x18\x0c \x01(\x0b\x32\x16.arbiter.v1.ProgramRef\x12.\n\ndecided_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x0e \x01(\x08\x42\x08\n\x06_score\"1\n\rRecordRequest\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.arbiter.v1.Event\"V\n\x0bRecordReply\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x08known_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x03 \x03(\t\"\xb6\x01\n\x14RecordOutcomeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.arbiter.v1.OutcomeKind\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12!\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x11.arbiter.v1.Money\"]\n\x12RecordOutcomeReply\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x08known_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x03 \x03(\t\"5\n\x11\x41ssessUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xb5\x02\n\nAssessment\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\tuser_risk\x18\x02 \x01(\x0b\x32\x14.arbiter.v1.UserRisk\x12#\n\x07reasons\x18\x03 \x03(\x0b\x32\x12.arbiter.v1.Reason\x12%\n\x08measures\x18\x04 \x03(\x0b\x32\x13.arbiter.v1.Measure\x12$\n\x04hits\x18\x05 \x03(\x0b\x32\x16.arbiter.v1.RuleResult\x12\x10\n\x08\x64\x65graded\x18\x06 \x03(\t\x12\'\n\x07program\x18\x07 \x01(\x0b\x32\x16.arbiter.v1.ProgramRef\x12/\n\x0b\x61ssessed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\" \n\x12GetDecisionRequest\x12\n\n\x02id\x18\x01 \x01(\t*\x87\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_CHECKOUT\x10\x01\x12\x19\n\x15STAGE_AFTER_CHALLENGE\x10\x02\x12\x1d\n\x19STAGE_AFTER_AUTHORISATION\x10\x03\x12\x19\n\x15STAGE_BEFORE_SHIPMENT\x10\x04*\xa4\x02\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_KIND_CHARGEBACK\x10\x01\x12\x1e\n\x1aOUTCOME_KIND_FRAUD_WARNING\x10\x02\x12 \n\x1cOUTCOME_KIND_CONFIRMED_FRAUD\x10\x03\x12\x1f\n\x1bOUTCOME_KIND_CONFIRMED_GOOD\x10\x04\x12\x1c\n\x18OUTCOME_KIND_DISPUTE_WON\x10\x05\x12 \n\x1cOUTCOME_KIND_SERVICE_DISPUTE\x10\x06\x12\x1f\n\x1bOUTCOME_KIND_FRIENDLY_FRAUD\x10\x07\x12\x16\n\x12OUTCOME_KIND_ABUSE\x10\x08\x32\xe7\x02\n\x0f\x44\x65\x63isionService\x12\x39\n\x06\x44\x65\x63ide\x12\x19.arbiter.v1.DecideRequest\x1a\x14.arbiter.v1.Decision\x12<\n\x06Record\x12\x19.arbiter.v1.RecordRequest\x1a\x17.arbiter.v1.RecordReply\x12Q\n\rRecordOutcome\x12 .arbiter.v1.RecordOutcomeRequest\x1a\x1e.arbiter.v1.RecordOutcomeReply\x12\x43\n\nAssessUser\x12\x1d.arbiter.v1.AssessUserRequest\x1a\x16.arbiter.v1.Assessment\x12\x43\n\x0bGetDecision\x12\x1e.arbiter.v1.GetDecisionRequest\x1a\x14.arbiter.v1.Decisionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61rbiter/v1/decision.proto\x12\narbiter.v1\x1a\x16\x61rbiter/v1/event.proto\x1a\x17\x61rbiter/v1/policy.proto\x1a\x18\x61rbiter/v1/profile.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"d\n\rDecideRequest\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.arbiter.v1.Event\x12 \n\x05stage\x18\x02 \x01(\x0e\x32\x11.arbiter.v1.Stage\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"\xf1\x03\n\x08\x44\x65\x63ision\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1e\n\x04tier\x18\x02 \x01(\x0e\x32\x10.arbiter.v1.Tier\x12\"\n\x06\x61\x63tion\x18\x03 \x01(\x0e\x32\x12.arbiter.v1.Action\x12%\n\x08measures\x18\x04 \x03(\x0b\x32\x13.arbiter.v1.Measure\x12\x12\n\x05score\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12#\n\x07reasons\x18\x06 \x03(\x0b\x32\x12.arbiter.v1.Reason\x12$\n\x04hits\x18\x07 \x03(\x0b\x32\x16.arbiter.v1.RuleResult\x12\x0f\n\x07signals\x18\x08 \x03(\t\x12\x10\n\x08\x64\x65graded\x18\t \x03(\t\x12\r\n\x05\x66lags\x18\n \x03(\t\x12\'\n\tuser_risk\x18\x0b \x01(\x0b\x32\x14.arbiter.v1.UserRisk\x12\'\n\x07program\x18\x0c \x01(\x0b\x32\x16.arbiter.v1.ProgramRef\x12.\n\ndecided_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\x0e \x01(\x08\x12$\n\x07lowered\x18\x0f \x03(\x0b\x32\x13.arbiter.v1.Lowered\x12\x1a\n\x12\x63ontrol_propensity\x18\x10 \x01(\x01\x42\x08\n\x06_score\"\xdc\x01\n\x07Lowered\x12!\n\x02\x62y\x18\x01 \x01(\x0e\x32\x15.arbiter.v1.LoweredBy\x12\n\n\x02id\x18\x02 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12)\n\x05until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tcancelled\x18\x05 \x03(\t\x12\'\n\rwould_be_tier\x18\x06 \x01(\x0e\x32\x10.arbiter.v1.Tier\x12+\n\x0fwould_be_action\x18\x07 \x01(\x0e\x32\x12.arbiter.v1.Action\"1\n\rRecordRequest\x12 \n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.arbiter.v1.Event\"V\n\x0bRecordReply\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x08known_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x03 \x03(\t\"\xb6\x01\n\x14RecordOutcomeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12%\n\x04kind\x18\x03 \x01(\x0e\x32\x17.arbiter.v1.OutcomeKind\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x63ode\x18\x05 \x01(\t\x12!\n\x06\x61mount\x18\x06 \x01(\x0b\x32\x11.arbiter.v1.Money\"]\n\x12RecordOutcomeReply\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\x08known_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x66lags\x18\x03 \x03(\t\"5\n\x11\x41ssessUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"\xb5\x02\n\nAssessment\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\'\n\tuser_risk\x18\x02 \x01(\x0b\x32\x14.arbiter.v1.UserRisk\x12#\n\x07reasons\x18\x03 \x03(\x0b\x32\x12.arbiter.v1.Reason\x12%\n\x08measures\x18\x04 \x03(\x0b\x32\x13.arbiter.v1.Measure\x12$\n\x04hits\x18\x05 \x03(\x0b\x32\x16.arbiter.v1.RuleResult\x12\x10\n\x08\x64\x65graded\x18\x06 \x03(\t\x12\'\n\x07program\x18\x07 \x01(\x0b\x32\x16.arbiter.v1.ProgramRef\x12/\n\x0b\x61ssessed_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x64ry_run\x18\t \x01(\x08\" \n\x12GetDecisionRequest\x12\n\n\x02id\x18\x01 \x01(\t*\x87\x01\n\x05Stage\x12\x15\n\x11STAGE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTAGE_CHECKOUT\x10\x01\x12\x19\n\x15STAGE_AFTER_CHALLENGE\x10\x02\x12\x1d\n\x19STAGE_AFTER_AUTHORISATION\x10\x03\x12\x19\n\x15STAGE_BEFORE_SHIPMENT\x10\x04*l\n\tLoweredBy\x12\x1a\n\x16LOWERED_BY_UNSPECIFIED\x10\x00\x12\x14\n\x10LOWERED_BY_ALLOW\x10\x01\x12\x15\n\x11LOWERED_BY_SNOOZE\x10\x02\x12\x16\n\x12LOWERED_BY_CONTROL\x10\x03*\xa4\x02\n\x0bOutcomeKind\x12\x1c\n\x18OUTCOME_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17OUTCOME_KIND_CHARGEBACK\x10\x01\x12\x1e\n\x1aOUTCOME_KIND_FRAUD_WARNING\x10\x02\x12 \n\x1cOUTCOME_KIND_CONFIRMED_FRAUD\x10\x03\x12\x1f\n\x1bOUTCOME_KIND_CONFIRMED_GOOD\x10\x04\x12\x1c\n\x18OUTCOME_KIND_DISPUTE_WON\x10\x05\x12 \n\x1cOUTCOME_KIND_SERVICE_DISPUTE\x10\x06\x12\x1f\n\x1bOUTCOME_KIND_FRIENDLY_FRAUD\x10\x07\x12\x16\n\x12OUTCOME_KIND_ABUSE\x10\x08\x32\xe7\x02\n\x0f\x44\x65\x63isionService\x12\x39\n\x06\x44\x65\x63ide\x12\x19.arbiter.v1.DecideRequest\x1a\x14.arbiter.v1.Decision\x12<\n\x06Record\x12\x19.arbiter.v1.RecordRequest\x1a\x17.arbiter.v1.RecordReply\x12Q\n\rRecordOutcome\x12 .arbiter.v1.RecordOutcomeRequest\x1a\x1e.arbiter.v1.RecordOutcomeReply\x12\x43\n\nAssessUser\x12\x1d.arbiter.v1.AssessUserRequest\x1a\x16.arbiter.v1.Assessment\x12\x43\n\x0bGetDecision\x12\x1e.arbiter.v1.GetDecisionRequest\x1a\x14.arbiter.v1.Decisionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'arbiter.v1.decision_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STAGE']._serialized_start=1506
-  _globals['_STAGE']._serialized_end=1641
-  _globals['_OUTCOMEKIND']._serialized_start=1644
-  _globals['_OUTCOMEKIND']._serialized_end=1936
+  _globals['_STAGE']._serialized_start=1795
+  _globals['_STAGE']._serialized_end=1930
+  _globals['_LOWEREDBY']._serialized_start=1932
+  _globals['_LOWEREDBY']._serialized_end=2040
+  _globals['_OUTCOMEKIND']._serialized_start=2043
+  _globals['_OUTCOMEKIND']._serialized_end=2335
   _globals['_DECIDEREQUEST']._serialized_start=149
   _globals['_DECIDEREQUEST']._serialized_end=249
   _globals['_DECISION']._serialized_start=252
-  _globals['_DECISION']._serialized_end=683
-  _globals['_RECORDREQUEST']._serialized_start=685
-  _globals['_RECORDREQUEST']._serialized_end=734
-  _globals['_RECORDREPLY']._serialized_start=736
-  _globals['_RECORDREPLY']._serialized_end=822
-  _globals['_RECORDOUTCOMEREQUEST']._serialized_start=825
-  _globals['_RECORDOUTCOMEREQUEST']._serialized_end=1007
-  _globals['_RECORDOUTCOMEREPLY']._serialized_start=1009
-  _globals['_RECORDOUTCOMEREPLY']._serialized_end=1102
-  _globals['_ASSESSUSERREQUEST']._serialized_start=1104
-  _globals['_ASSESSUSERREQUEST']._serialized_end=1157
-  _globals['_ASSESSMENT']._serialized_start=1160
-  _globals['_ASSESSMENT']._serialized_end=1469
-  _globals['_GETDECISIONREQUEST']._serialized_start=1471
-  _globals['_GETDECISIONREQUEST']._serialized_end=1503
-  _globals['_DECISIONSERVICE']._serialized_start=1939
-  _globals['_DECISIONSERVICE']._serialized_end=2298
+  _globals['_DECISION']._serialized_end=749
+  _globals['_LOWERED']._serialized_start=752
+  _globals['_LOWERED']._serialized_end=972
+  _globals['_RECORDREQUEST']._serialized_start=974
+  _globals['_RECORDREQUEST']._serialized_end=1023
+  _globals['_RECORDREPLY']._serialized_start=1025
+  _globals['_RECORDREPLY']._serialized_end=1111
+  _globals['_RECORDOUTCOMEREQUEST']._serialized_start=1114
+  _globals['_RECORDOUTCOMEREQUEST']._serialized_end=1296
+  _globals['_RECORDOUTCOMEREPLY']._serialized_start=1298
+  _globals['_RECORDOUTCOMEREPLY']._serialized_end=1391
+  _globals['_ASSESSUSERREQUEST']._serialized_start=1393
+  _globals['_ASSESSUSERREQUEST']._serialized_end=1446
+  _globals['_ASSESSMENT']._serialized_start=1449
+  _globals['_ASSESSMENT']._serialized_end=1758
+  _globals['_GETDECISIONREQUEST']._serialized_start=1760
+  _globals['_GETDECISIONREQUEST']._serialized_end=1792
+  _globals['_DECISIONSERVICE']._serialized_start=2338
+  _globals['_DECISIONSERVICE']._serialized_end=2697
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,32 @@ STAGE_BEFORE_SHIPMENT: Stage.ValueType  # 4
 """Before goods leave."""
 Global___Stage: _TypeAlias = Stage  # noqa: Y015
 
+class _LoweredBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoweredByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoweredBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOWERED_BY_UNSPECIFIED: _LoweredBy.ValueType  # 0
+    LOWERED_BY_ALLOW: _LoweredBy.ValueType  # 1
+    """An entry of an allow list."""
+    LOWERED_BY_SNOOZE: _LoweredBy.ValueType  # 2
+    """A snooze of one rule for one entity."""
+    LOWERED_BY_CONTROL: _LoweredBy.ValueType  # 3
+    """The control group, which is let through so that the policy can be measured."""
+
+class LoweredBy(_LoweredBy, metaclass=_LoweredByEnumTypeWrapper):
+    """What may lower a decision."""
+
+LOWERED_BY_UNSPECIFIED: LoweredBy.ValueType  # 0
+LOWERED_BY_ALLOW: LoweredBy.ValueType  # 1
+"""An entry of an allow list."""
+LOWERED_BY_SNOOZE: LoweredBy.ValueType  # 2
+"""A snooze of one rule for one entity."""
+LOWERED_BY_CONTROL: LoweredBy.ValueType  # 3
+"""The control group, which is let through so that the policy can be measured."""
+Global___LoweredBy: _TypeAlias = LoweredBy  # noqa: Y015
+
 class _OutcomeKind:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -149,6 +175,8 @@ class Decision(_message.Message):
     PROGRAM_FIELD_NUMBER: _builtins.int
     DECIDED_AT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    LOWERED_FIELD_NUMBER: _builtins.int
+    CONTROL_PROPENSITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The event's id."""
     tier: _policy_pb2.Tier.ValueType
@@ -161,6 +189,10 @@ class Decision(_message.Message):
     """
     dry_run: _builtins.bool
     """As in the request."""
+    control_propensity: _builtins.float
+    """The chance, 0 to 1, that the control group had to let this event through; 0 where it could not. Analyses that
+    compare what was let through with what was not weigh by it.
+    """
     @_builtins.property
     def measures(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Measure]:
         """What else to do, also measures given earlier that are still in force. May be empty."""
@@ -197,6 +229,10 @@ class Decision(_message.Message):
     def decided_at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided, server's clock, to the microsecond. Always set."""
 
+    @_builtins.property
+    def lowered(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lowered]:
+        """What lowered this decision, and from what. Empty for most."""
+
     def __init__(
         self,
         *,
@@ -214,16 +250,66 @@ class Decision(_message.Message):
         program: _policy_pb2.ProgramRef | None = ...,
         decided_at: _timestamp_pb2.Timestamp | None = ...,
         dry_run: _builtins.bool = ...,
+        lowered: _abc.Iterable[Global___Lowered] | None = ...,
+        control_propensity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "decided_at", b"decided_at", "program", b"program", "score", b"score", "user_risk", b"user_risk"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "action", b"action", "decided_at", b"decided_at", "degraded", b"degraded", "dry_run", b"dry_run", "flags", b"flags", "hits", b"hits", "id", b"id", "measures", b"measures", "program", b"program", "reasons", b"reasons", "score", b"score", "signals", b"signals", "tier", b"tier", "user_risk", b"user_risk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "action", b"action", "control_propensity", b"control_propensity", "decided_at", b"decided_at", "degraded", b"degraded", "dry_run", b"dry_run", "flags", b"flags", "hits", b"hits", "id", b"id", "lowered", b"lowered", "measures", b"measures", "program", b"program", "reasons", b"reasons", "score", b"score", "signals", b"signals", "tier", b"tier", "user_risk", b"user_risk"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Lowered(_message.Message):
+    """One thing that lowered a decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BY_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    WOULD_BE_TIER_FIELD_NUMBER: _builtins.int
+    WOULD_BE_ACTION_FIELD_NUMBER: _builtins.int
+    by: Global___LoweredBy.ValueType
+    id: _builtins.str
+    """Which one: a snooze's id, `LIST:LINE` of an allow entry, or `control_group`."""
+    author: _builtins.str
+    """Who is answerable for it."""
+    would_be_tier: _policy_pb2.Tier.ValueType
+    """What the decision would have been if nothing had lowered it."""
+    would_be_action: _policy_pb2.Action.ValueType
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it ends."""
+
+    @_builtins.property
+    def cancelled(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it took away: `rule:ID` or `band:KIND`."""
+
+    def __init__(
+        self,
+        *,
+        by: Global___LoweredBy.ValueType = ...,
+        id: _builtins.str = ...,
+        author: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        cancelled: _abc.Iterable[_builtins.str] | None = ...,
+        would_be_tier: _policy_pb2.Tier.ValueType = ...,
+        would_be_action: _policy_pb2.Action.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "by", b"by", "cancelled", b"cancelled", "id", b"id", "until", b"until", "would_be_action", b"would_be_action", "would_be_tier", b"would_be_tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lowered: _TypeAlias = Lowered  # noqa: Y015
 
 @_typing.final
 class RecordRequest(_message.Message):
