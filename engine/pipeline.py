@@ -15,7 +15,6 @@ from typing import Protocol
 from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Unavailable, Violation
 from engine.journal.journal import Journal
 from engine.lockstep import Lockstep
-from engine.policy.combine import Source, Verdict
 from engine.policy.signals import PatternMatcher
 from engine.profiles.store import Admit, Change, ProfileStore
 from engine.program import Case, Program
@@ -40,8 +39,9 @@ from engine.records import (
     receipt_of,
     settle_record,
 )
-from engine.standing import begin, next_risk, notices
-from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, RuleHit, Stored, UserRisk
+from engine.snapshot import snapshot
+from engine.standing import notices
+from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, Stored
 
 ANSWER_RESERVE_S = 0.006
 ANSWER_SHARE = 0.2
@@ -124,12 +124,12 @@ class Pipeline:
         asked = perf_counter()
         signals = await self._signals(case, live.matcher, deadline)
         signalled = perf_counter()
-        passed = await self._challenge_passed(event)
-        verdict, hits = program.judge(case, signals, passed)
-        if verdict.propensity and not await self._in_budget(case):
+        case.challenge_passed = await self._challenge_passed(event)
+        decision = program.conclude(case, signals, self._clock.now_us(event.time_us), dry_run=dry_run)
+        if decision.propensity and not await self._in_budget(case):
             case.control = False
-            verdict, hits = program.judge(case, signals, passed)
-        decision = self._decision(case, verdict, hits, signals, dry_run)
+            case.found.clear()
+            decision = program.conclude(case, signals, self._clock.now_us(event.time_us), dry_run=dry_run)
         for stage, start, end in (
             ("open", began, opened), ("admission", opened, admitted), ("features", admitted, seen),
             ("score", turned, scored), ("signals", asked, signalled), ("rules", signalled, perf_counter()),
@@ -147,7 +147,7 @@ class Pipeline:
         case.admission = await self._admit(case, False, deadline, target)
         program.see(case)
         _, sources = program.judge_user(case)
-        risk = self._next_risk(case, sources) if sources or case.risk else None
+        risk = program.next_risk(case, sources)
         changes = [
             *flag_changes(program, case.entries, case.step_flags),
             *standing_changes(_user(case), risk, case.risk, None),
@@ -231,25 +231,6 @@ class Pipeline:
         opened = [self.live.program.open(e, e.time_us) for e in paid]
         return [change for case in opened for change in disposition_changes(case.entries, code)]
 
-    def _decision(
-        self, case: Case, verdict: Verdict, hits: Sequence[RuleHit], signals: tuple[str, ...], dry_run: bool
-    ) -> Decision:
-        user_hits, sources = case.program.judge_user(case)
-        return Decision(
-            id=case.event.id, tier=verdict.tier, action=verdict.action,
-            measures=begin(verdict.measures, case.as_of_us), score=case.score, reasons=verdict.reasons,
-            hits=(*hits, *user_hits), signals=signals, degraded=tuple(case.degraded), flags=tuple(case.flags),
-            user_risk=self._next_risk(case, sources) if case.risk else None,
-            program=case.program.digest, decided_us=self._clock.now_us(case.event.time_us), dry_run=dry_run,
-            lowered=verdict.lowered, propensity=verdict.propensity,
-        )  # fmt: skip
-
-    def _next_risk(self, case: Case, sources: Sequence[Source]) -> UserRisk | None:
-        if case.risk is None:
-            return None
-        hold_us = case.program.policy.settings.hold_us
-        return next_risk(case.risk, sources, case.as_of_us, hold_us, case.program.digest)
-
     def _changes(self, case: Case, decision: Decision) -> list[Change]:
         code = disposition_of(decision) if case.event.kind == "payment" else 0
         return [
@@ -259,12 +240,12 @@ class Pipeline:
         ]
 
     def _record(self, case: Case, decision: Decision, changes: Sequence[Change]) -> Record:
-        snapshot = {name: case.row[name] for name in case.program.feature_set.names if name in case.row}
         extra = {
-            "decision": pack_decision(decision), "features": snapshot, "truncated": case.truncated, "late": case.late,
-            "changes": pack_changes(changes),
+            "decision": pack_decision(decision), "late": case.late, "changes": pack_changes(changes),
+            **snapshot(case, decision),
         }  # fmt: skip
-        told = notices(decision.measures, case.measures, case.row, case.event.id)
+        given = decision.measures
+        told = notices(given, case.measures, case.row, case.event.id) if given else ()
         number = case.admission.number
         return event_record("decision", case.event, number, extra, told, self._clock.known_us(case.event.time_us))
 

@@ -13,6 +13,7 @@ from engine.eventlog import LogLayout
 from engine.features.enrich import Rates, enrich
 from engine.features.online import OnlineFeatures
 from engine.features.spec import FeatureSet
+from engine.language import RowResult
 from engine.policy.combine import Source, Verdict, band_of, combine
 from engine.policy.evaluate import Policy
 from engine.policy.patterns import History
@@ -20,8 +21,8 @@ from engine.policy.reasons import said_in
 from engine.policy.rules import Fallback
 from engine.profiles.identity import Identity
 from engine.scoring.model import ScoringModel
-from engine.standing import enforce_limits, measures_of, risk_of
-from engine.values import Action, Admission, EntityEvent, Event, Measure, Row, RuleHit, Tier, UserRisk
+from engine.standing import begin, enforce_limits, measures_of, next_risk, risk_of
+from engine.values import Action, Admission, Decision, EntityEvent, Event, Measure, Row, RuleHit, Tier, UserRisk
 
 STALE_CLOCK_US = 5 * 60_000_000
 MISSING = float("nan")
@@ -49,6 +50,12 @@ class Case:
     risk: UserRisk | None = None
     measures: tuple[Measure, ...] = ()
     """In force before this event."""
+    opened_us: int = 0
+    """When it was opened."""
+    challenge_passed: bool = False
+    """Whether its payment has passed a challenge."""
+    found: list[RowResult] = field(default_factory=list)
+    """What became of each rule: those of its kind, then those on the user."""
     control: bool = True
     """False when the control group's budget of the day is spent."""
 
@@ -74,21 +81,25 @@ class Program:
         late = now_us - event.time_us > settings.lateness_us
         entries = self.features.entries(event, row, self.identity.key, late=late)
         flags = [name for name, is_set in (("STALE_CLOCK", stale), ("LATE", late)) if is_set]
-        return Case(self, event, row, entries, now_us if stale else event.time_us, late, list(missing), flags)
+        as_of_us = now_us if stale else event.time_us
+        return Case(self, event, row, entries, as_of_us, late, list(missing), flags, opened_us=now_us)
 
     def see(self, case: Case) -> None:
         """Compute features, standing and pattern steps from the states that the admission returned."""
         states, row = case.admission.states, case.row
         if "user" in states:
-            case.risk = risk_of(states["user"])
-            case.measures = measures_of(states["user"], case.as_of_us)
-            row["user.risk.tier"] = case.risk.tier.name
-            row["user.measures"] = [measure.kind for measure in case.measures]
+            self.stand(case, risk_of(states["user"]), measures_of(states["user"], case.as_of_us))
         case.truncated = self.features.compute(row, case.entries, states, case.as_of_us)
         plan = self.policy.plan
         for entity in plan.tests:
             if entity in states:
                 case.step_flags[entity] = plan.flags(entity, case.event.kind, row)
+
+    def stand(self, case: Case, risk: UserRisk, measures: tuple[Measure, ...]) -> None:
+        """How the person stands before this event."""
+        case.risk, case.measures = risk, measures
+        case.row["user.risk.tier"] = risk.tier.name
+        case.row["user.measures"] = [measure.kind for measure in measures]
 
     def histories(self, case: Case) -> list[History]:
         """What the pattern matcher must see; empty for most events."""
@@ -115,13 +126,32 @@ class Program:
         except ModelError:
             case.degraded.append("model")
 
+    def conclude(self, case: Case, signals: tuple[str, ...], decided_us: int, *, dry_run: bool) -> Decision:
+        """The decision about a case that was seen and rated. Live, replay and tests of rules all end here."""
+        verdict, hits = self.judge(case, signals, case.challenge_passed)
+        user_hits, sources = self.judge_user(case)
+        return Decision(
+            id=case.event.id, tier=verdict.tier, action=verdict.action,
+            measures=begin(verdict.measures, case.as_of_us) if verdict.measures else (), score=case.score,
+            reasons=verdict.reasons, hits=(*hits, *user_hits), signals=signals,
+            degraded=tuple(case.degraded), flags=tuple(case.flags),
+            user_risk=self.next_risk(case, sources), program=self.digest, decided_us=decided_us, dry_run=dry_run,
+            lowered=verdict.lowered, propensity=verdict.propensity,
+        )  # fmt: skip
+
+    def next_risk(self, case: Case, sources: Sequence[Source]) -> UserRisk | None:
+        """How the person stands after this event, from what the `on: user` rules say; None for a guest."""
+        if case.risk is None:
+            return None
+        return next_risk(case.risk, sources, case.as_of_us, self.policy.settings.hold_us, self.digest)
+
     def judge(self, case: Case, signals: Sequence[str], challenge_passed: bool) -> tuple[Verdict, list[RuleHit]]:
         """Signals and rules, then everything that speaks combined into tier, action and measures."""
         for name in self.policy.plan.signals:
             case.row[f"signal.{name}"] = name in signals
         case.row["degraded"] = case.degraded
         rules = self.policy.by_kind.get(case.event.kind)
-        hits, sources = rules.evaluate(case.row, case.as_of_us) if rules else ([], [])
+        hits, sources = rules.evaluate(case.row, case.as_of_us, case.found.append) if rules else ([], [])
         sources += self._band(case)
         sources += self._missing(case)
         sources += enforce_limits(case.event.kind, case.row, case.measures, self.policy.settings)
@@ -140,7 +170,7 @@ class Program:
     def judge_user(self, case: Case) -> tuple[list[RuleHit], list[Source]]:
         """The `on: user` rules."""
         rules = self.policy.by_kind.get("user")
-        return rules.evaluate(case.row, case.as_of_us) if rules else ([], [])
+        return rules.evaluate(case.row, case.as_of_us, case.found.append) if rules else ([], [])
 
     def _band(self, case: Case) -> list[Source]:
         bands = self.policy.settings.bands.get(case.event.kind, ())

@@ -29,9 +29,7 @@ _LIMITED_KINDS: Mapping[str, frozenset[str]] = {
 def risk_of(state: EntityState | None) -> UserRisk:
     """The stored standing of a user, LOW where nothing is known."""
     stored = attribute(state, RISK)
-    if not stored:
-        return UserRisk(Tier.LOW, (), 0, 0, "")
-    return UserRisk(Tier(stored[0]), tuple(stored[1]), stored[2], stored[3], stored[4])
+    return unpack_risk(stored) if stored else UserRisk(Tier.LOW, (), 0, 0, "")
 
 
 def attribute(state: EntityState | None, name: str) -> Any:
@@ -43,6 +41,11 @@ def attribute(state: EntityState | None, name: str) -> Any:
 def pack_risk(risk: UserRisk) -> list[Any]:
     """The attribute value of a standing."""
     return [int(risk.tier), list(risk.reasons), risk.since_us, risk.until_us, risk.digest]
+
+
+def unpack_risk(value: Sequence[Any]) -> UserRisk:
+    """The inverse of `pack_risk`."""
+    return UserRisk(Tier(value[0]), tuple(value[1]), value[2], value[3], value[4])
 
 
 def next_risk(old: UserRisk, sources: Sequence[Source], now_us: int, hold_us: int, digest: str) -> UserRisk:

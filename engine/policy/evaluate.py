@@ -6,11 +6,11 @@ that `when_unknown` names, and stay visible either way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from engine.language import Checked, RowProgram, compile_rows
+from engine.language import Checked, RowProgram, RowResult, compile_rows
 from engine.policy.combine import Source
 from engine.policy.lists import AnyList
 from engine.policy.lowering import Lowering, share_of
@@ -19,6 +19,7 @@ from engine.policy.rules import Rule, Settings
 from engine.policy.steps import PatternPlan
 from engine.values import Result, Row, RuleHit
 
+Tell = Callable[[RowResult], None]
 _SHARE_BY = ("user.id", "card.token", "device.id", "payment.id")
 
 
@@ -36,9 +37,11 @@ class RuleSet:
     _made: dict[tuple[int, int, bool], tuple[RuleHit, Source | None]] = field(default_factory=dict, compare=False)
     """What (rule, code of its result, enforced) gives: values are frozen, so each is made once."""
 
-    def evaluate(self, row: Row, at_us: int) -> tuple[list[RuleHit], list[Source]]:
-        """Every result that is not a plain miss, and what the enforced hits say."""
+    def evaluate(self, row: Row, at_us: int, tell: Tell | None = None) -> tuple[list[RuleHit], list[Source]]:
+        """Every result that is not a plain miss, and what the enforced hits say; `tell` hears of every rule."""
         found = self.program.evaluate(row)
+        if tell is not None:
+            tell(found)
         codes, made, always = found.codes, self._made, self.always
         hits: list[RuleHit] = []
         sources: list[Source] = []

@@ -43,7 +43,7 @@ async def test_a_saved_rule_takes_effect_without_a_restart(watched):
     engine, folder = watched
     before = await engine.decide(payment(1))
     old = engine.program_digest
-    replace(folder / "risk" / "payments.yaml", "txn.amount_base > 500", "txn.amount_base > 40")
+    replace(folder / "risk" / "payments.yaml", "txn.amount_base > param.large", "txn.amount_base > 40")
     await until(lambda: engine.program_digest != old)
     after = await engine.decide(payment(2))
     assert (before.tier, after.tier) == (Tier.LOW, Tier.HIGH)
@@ -55,7 +55,7 @@ async def test_a_broken_file_changes_nothing_and_says_why(watched):
     engine, folder = watched
     old = engine.program_digest
     with structlog.testing.capture_logs() as logs:
-        replace(folder / "risk" / "payments.yaml", "txn.amount_base > 500", "txn.amount_bsae > 500")
+        replace(folder / "risk" / "payments.yaml", "txn.amount_base > param.large", "txn.amount_bsae > 500")
         await until(lambda: any(line["event"].startswith("policy refused") for line in logs))
     (line,) = [line for line in logs if line["event"].startswith("policy refused")]
     assert "risk/payments.yaml:9:11: error[E301]" in line["reason"]
@@ -94,6 +94,6 @@ async def test_an_explicit_policy_waits(watched):
     replace(folder / "policy.yaml", "base_currency: EUR", "base_currency: EUR\nactivation: explicit")
     assert await engine.reload()
     old = engine.program_digest
-    replace(folder / "risk" / "payments.yaml", "txn.amount_base > 500", "txn.amount_base > 40")
+    replace(folder / "risk" / "payments.yaml", "txn.amount_base > param.large", "txn.amount_base > 40")
     await asyncio.sleep(1.5)
     assert engine.program_digest == old

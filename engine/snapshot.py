@@ -1,0 +1,78 @@
+"""What a decision was made from, as its record keeps it, and the case that this gives again.
+
+    snapshot(case, decision)          → what the record holds beside event and decision
+    recall(stored, program)           → the case as it was, under any program that knows the features
+    redecide(stored, program)         → what that program decides from it
+
+Kept are the features, the person's standing and measures, and what each rule gave (`policy/trace.py`). Everything else
+follows from the event and the program. Signals and what was degraded are taken from the decision itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+
+from engine.policy.trace import pack_trace
+from engine.program import Case, Program
+from engine.records import CANONICAL, decision_of, event_of, pack_decision
+from engine.standing import pack_risk, unpack_risk
+from engine.values import Admission, Decision, Measure, Stored
+
+
+def snapshot(case: Case, decision: Decision) -> dict[str, Any]:
+    """What the record of a decision keeps of its case."""
+    row = case.row
+    kept = {
+        "features": {name: row[name] for name in case.program.feature_set.names if name in row},
+        "truncated": case.truncated, "opened_us": case.opened_us, "trace": [pack_trace(found) for found in case.found],
+    }  # fmt: skip
+    if case.risk is not None and case.risk is not decision.user_risk:
+        kept["risk_before"] = pack_risk(case.risk)
+    if case.measures:
+        kept["measures_before"] = case.measures
+    if case.challenge_passed:
+        kept["challenge_passed"] = True
+    if not case.control:
+        kept["control"] = False
+    return kept
+
+
+def recall(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Case:
+    """The case of a stored decision, ready to conclude; aggregates named in `unsure` stay unknown.
+
+    Derived features and the score are computed anew.
+    """
+    body, decided = orjson.loads(stored.record.public), decision_of(stored)
+    case = program.open(event_of(stored.record), body["opened_us"])
+    case.admission = Admission(stored.record.number, {}, True)
+    risk = decided.user_risk
+    if risk is not None:
+        before = unpack_risk(body["risk_before"]) if "risk_before" in body else risk
+        program.stand(case, before, tuple(Measure(**measure) for measure in body.get("measures_before", ())))
+    kept = body["features"]
+    case.row.update({a.name: kept[a.name] for a in program.feature_set.aggregates if a.name in kept.keys() - unsure})
+    case.truncated = body["truncated"]
+    program.features.derive(case.row)
+    case.degraded += [source for source in decided.degraded if source == "profiles"]
+    if "model" in decided.degraded:
+        case.degraded.append("model")
+    else:
+        program.rate(case)
+    case.degraded += [source for source in decided.degraded if source == "patterns"]
+    case.challenge_passed, case.control = body.get("challenge_passed", False), body.get("control", True)
+    return case
+
+
+def redecide(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Decision:
+    """What a program decides from what a record keeps."""
+    decided = decision_of(stored)
+    case = recall(stored, program, unsure)
+    return program.conclude(case, decided.signals, decided.decided_us, dry_run=False)
+
+
+def canonical(decision: Decision) -> bytes:
+    """The bytes of a decision; equal ones are the same decision."""
+    return orjson.dumps(pack_decision(decision), option=CANONICAL)
