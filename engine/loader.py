@@ -52,6 +52,7 @@ def load_program(
     rules_of = tuple(rule for rule, _ in checked)
     secret = identity.secret
     lowering = load_lowering(rules, rules_of, lists, settings.control, kinds, schema, secret, diagnostics)
+    settings = replace(settings, explains=reader.reasons.explains(types))
     diagnostics.raise_if_failed()
     loaded = _load_models(settings, features, models) if with_models else {}
     shape = layouts(features, plan.columns, plan.joins)

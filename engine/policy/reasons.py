@@ -1,13 +1,14 @@
 """`reasons.yaml`: one list of stable codes, each with what an analyst reads, what a customer may read, and a category.
 
-Rules, bands and fallbacks name a code. One that is used in a single place may be written out there instead, as
-`{code, analyst, customer}`: it joins the same list, and a code has one meaning wherever it stands.
+Rules, bands and fallbacks name a code; with `features:` it is also what those features mean when they raise a score. A
+reason that is used in a single place may be written out there instead, as `{code, analyst, customer}`: it joins the
+same list, and a code has one meaning wherever it stands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ CODES = declare_codes(
         "E504": "a reason code has two different texts",
         "E515": "a reason code, or a customer text, is not known",
         "E516": "a text for customers tells too much",
+        "E530": "a reason explains features that do not exist, or that another reason explains",
     }
 )
 Translations = Mapping[str, Mapping[str, str]]
@@ -41,6 +43,8 @@ class Reasons:
     diagnostics: Diagnostics
     known: dict[str, Reason] = field(default_factory=dict)
     translations: dict[str, dict[str, str]] = field(default_factory=dict)
+    _explained: dict[str, tuple[str, Scalar]] = field(default_factory=dict)
+    """Feature, or `user.*` for all of an entity → code of its reason, and where that is said."""
     _places: dict[str, Position] = field(default_factory=dict)
 
     def load(self, path: Path) -> None:
@@ -53,7 +57,7 @@ class Reasons:
         self.translations = {language: {} for language in languages[1:]}
         texts = {name.value: self._text(name, reader.fields(node, languages)) for name, node in top.entries("texts")}
         for code, node in top.entries("reasons"):
-            item = reader.fields(node, {"category", "analyst"}, {"customer"})
+            item = reader.fields(node, {"category", "analyst"}, {"customer", "features"})
             said = texts.get(item.text("customer", ""), {})
             if not said and "customer" in item:
                 name = item.text("customer")
@@ -61,8 +65,31 @@ class Reasons:
             customer = said.get(languages[0], "")
             self.known[code.value] = Reason(code.value, item.text("analyst"), customer, "", item.text("category"))
             self._places[code.value] = code.position()
+            self._explain(code.value, item)
             for language in languages[1:] if said else ():
                 self.translations[language][code.value] = said.get(language, "")
+
+    def _explain(self, code: str, item: Fields) -> None:
+        for node in filter(None, map(item.reader.scalar, item.items("features"))):
+            if node.value in self._explained:
+                places = (Related(self._explained[node.value][1].position(), "explained here"),)
+                message = f"`{node.value}` has a reason already"
+                self.diagnostics.error("E530", message, node.position(), node.length, related=places)
+            self._explained[node.value] = code, node
+
+    def explains(self, names: Collection[str]) -> dict[str, Reason]:
+        """Feature → the reason when it raises a model's score; `names` are all features and fields of the policy."""
+        found: dict[str, Reason] = {}
+        for pattern in sorted(self._explained, key=lambda name: not name.endswith("*")):  # a name of its own comes last
+            code, node = self._explained[pattern]
+            start = pattern.removesuffix("*") if pattern.endswith(".*") else None
+            matches = [name for name in names if name == pattern or (start and name.startswith(start))]
+            if not matches:
+                hint = self.diagnostics.did_you_mean(pattern, names)
+                message = f"no feature or field is called `{pattern}`"
+                self.diagnostics.error("E530", message, node.position(), node.length, hint=hint)
+            found |= dict.fromkeys(matches, self.known[code])
+        return found
 
     def read(self, item: Fields, source: str, key: str = "reason") -> Reason:
         """What the reason of a rule, band or fallback is; one without a code if there is none."""

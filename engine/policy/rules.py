@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.values import Action, Reason, Tier
@@ -146,3 +146,7 @@ class Settings:
     limit_reason: Reason
     """Given when a limit in force is exceeded."""
     control: ControlGroup | None
+    challengers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Event kind → up to three models that are scored too, and decide nothing."""
+    explains: Mapping[str, Reason] = field(default_factory=dict)
+    """Feature → the reason when it raises a model's score; one without has its own meaning."""

@@ -39,6 +39,7 @@ MISTAKES = {
     "E520": ("tables/refund.csv", ">= 3", "> 3"),
     "E521": ("lists/trusted.csv", "payments", "payment"),
     "E522": ("snoozes.yaml", "until: 2026-12-01", "until: 2026-12-21"),
+    "E530": ("reasons.yaml", "features: [user.payments_1h]", "features: [user.payment_1h]"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }
