@@ -51,10 +51,11 @@ _SHAPES: dict[str, tuple[re.Pattern[str], str]] = {
     "card.expiry": (re.compile(r"20\d\d-(0[1-9]|1[0-2])"), "must be YYYY-MM"),
     "user.language": (re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*"), "is not a BCP 47 language tag"),
 }
-_RANGES = {
+RANGES = {
     "geo.latitude": (-90.0, 90.0), "geo.longitude": (-180.0, 180.0), "txn.amount_minor": (0, MAX_MINOR),
     "review.rating": (1, 5), "page.seconds": (0.0, 86_400.0), "coupon.value_base": (0.0, 1e9),
 }  # fmt: skip
+"""Field → least and largest value that is taken in."""
 _BASKET = ("basket.items", "basket.categories", "basket.quantities")
 _ISO_COUNTRY = frozenset(name for name in FIELDS if name.endswith(".country")) | {"event.market"}
 
@@ -327,9 +328,9 @@ def _string_check(field: Field) -> Callable[[Any], Any]:
 
 
 def _ranged(check: Callable[[object], Any], name: str) -> Callable[[Any], Any]:
-    if name not in _RANGES:
+    if name not in RANGES:
         return check
-    low, high = _RANGES[name]
+    low, high = RANGES[name]
     return lambda v: n if low <= (n := check(v)) <= high else _fail(f"must be between {low} and {high}")
 
 

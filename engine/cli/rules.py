@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.batch.facts import facts_of, read_events
 from engine.bootstrap import open_program
 from engine.cli import findings
 from engine.cli.endings import PROBLEMS, Ended
 from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.errors import ModelError, PolicyError
 from engine.language import Diagnostics, DiagnosticsError
+from engine.policy.lint import lint
 
 if TYPE_CHECKING:
     from engine.program import Program
@@ -27,23 +30,33 @@ def command() -> None:
     arbiter rules check
     arbiter rules check --folder shop && git commit
     arbiter rules check --format sarif > arbiter.sarif
+    arbiter rules check --events history/events.jsonl --strict
 """)  # fmt: skip
 @click.option("--format", "form", type=click.Choice(findings.FORMATS), default="text", show_default=True,
               help="For people; one JSON object; SARIF 2.1.0; commands of GitHub workflows.")  # fmt: skip
+@click.option("--events", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Events as JSON lines, to tell which inputs are mostly absent.")  # fmt: skip
+@click.option("--strict", is_flag=True, help="Warnings are mistakes too.")
 @place_options
-def check(form: str, folder: Path, **flags: Any) -> None:
+def check(form: str, events: Path | None, strict: bool, folder: Path, **flags: Any) -> None:
     """Load the policy with its models as the server would, and show every mistake at its place.
 
-    Exit code 1 when there are mistakes, in every format.
+    Where there is none, warnings tell what is suspicious: conditions that are never true, rules that add nothing,
+    empty lists and more. docs/errors explains each code.
+
+    Exit code 1 when there are mistakes, in every format; warnings alone give 0, or 1 with --strict.
     """
     settings = settings_of(folder, flags)
     found, failure, program = Diagnostics(), "", None
     try:
         program = open_program(settings, diagnostics=found)
+        facts = facts_of(program, read_events(events) if events else ())
+        lint(program.policy, settings.rules, found, time.time_ns() // 1000, facts)
     except (PolicyError, ModelError) as problem:
         failure = "" if isinstance(problem, DiagnosticsError) else str(problem)
+    bad = bool(found.failed or failure or (strict and found.items))
     if form == "text":
-        _tell(settings.rules, found, failure, program)
+        _tell(settings.rules, found, failure, program if not bad else None)
         return
     summary = _summary(program) if program else {}
     if form == "json":
@@ -52,7 +65,7 @@ def check(form: str, folder: Path, **flags: Any) -> None:
         click.echo(findings.as_sarif(found, settings.rules, failure))
     elif told := findings.as_github(found, settings.rules, failure):
         click.echo(told)
-    if found.failed or failure:
+    if bad:
         raise click.exceptions.Exit(PROBLEMS)
 
 
@@ -66,7 +79,7 @@ def _summary(program: Program) -> dict[str, Any]:
 def _tell(rules: Path, found: Diagnostics, failure: str, program: Program | None) -> None:
     """For people: what was found, then whether the policy can be used."""
     text = "\n".join(part for part in (found.render(), failure) if part)
-    if program is None or found.failed:
+    if program is None:
         raise Ended(f"the policy in {rules} can't be used:\n{text}", PROBLEMS)
     if text:
         click.echo(text, err=True)

@@ -86,6 +86,8 @@ class Checked:
     lists: frozenset[str]
     constants: frozenset[str] = frozenset()
     """Names of the schema's constants that it speaks of."""
+    located: Located | None = field(default=None, repr=False, compare=False)
+    """Where its text stands."""
 
     @property
     def conjuncts(self) -> tuple[Node, ...]:
@@ -122,7 +124,9 @@ def check(
             typer.wrong_type(tree, wanted, "E307", "a condition must be true or false" if wanted.name == "bool" else "")
     if typer.failed:
         return None
-    return Checked(text, tree, tree.type, frozenset(typer.used), frozenset(typer.used_lists), frozenset(constants))
+    return Checked(
+        text, tree, tree.type, frozenset(typer.used), frozenset(typer.used_lists), frozenset(constants), located
+    )
 
 
 def check_text(text: str, schema: Schema, want: str | Type | None = "bool") -> Checked:

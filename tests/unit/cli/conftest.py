@@ -35,7 +35,7 @@ rules:
     then: {tier: MEDIUM}
     reason: {code: N2, analyst: behind a proxy}
   - id: per-piece
-    when: txn.amount_minor / basket.quantity > 100000 && event.market == "DE"
+    when: txn.amount_minor / basket.quantity > 100000 && txn.currency == "EUR"
     then: {action: REVIEW}
     reason: {code: N3, analyst: expensive pieces}
 """

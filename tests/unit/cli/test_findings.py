@@ -8,6 +8,7 @@ import orjson
 import pytest
 
 from tests.unit.cli.conftest import golden
+from tests.unit.test_lints import policy
 
 FORMATS = ("text", "json", "sarif", "github")
 TWO_MISTAKES = (("txn.amount_base > 500", 'txn.amount_base > "500"'), ("ip.proxy", "ip.proxi"))
@@ -32,6 +33,22 @@ def test_mistakes(form, call, broken):
     golden(f"check_mistakes_{form}", done.output.replace(str(broken), "shop"))
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_warnings(form, call, tmp_path):
+    """Warnings are shown with their places and don't fail; with --strict they do."""
+    folder = tmp_path / "shop"
+    policy(tmp_path, 'when: score > 50 && in_list("ended", card.token) && txn.amount_base > param.large')
+    folder.mkdir()
+    (tmp_path / "policy").rename(folder / "rules")
+    done = call("rules", "check", "--folder", folder, "--format", form)
+    assert done.exit_code == 0
+    golden(
+        f"check_warnings_{form}",
+        re.sub(r'(features"?:? ?)\d+|\d+ features', "N features", done.output.replace(str(folder), "shop")),
+    )
+    assert call("rules", "check", "--folder", folder, "--format", form, "--strict").exit_code == 1
+
+
 def test_sarif_has_the_shape_that_scanners_ask_for(call, broken):
     """Version, tool, rules that results point to, and a place from line and column 1 on for each result."""
     (run,) = orjson.loads(call("rules", "check", "--folder", broken, "--format", "sarif").stdout)["runs"]
@@ -53,15 +70,17 @@ def test_a_failure_without_a_place(form, call, folder):
     assert "fx.csv:2: 'USX' is not an ISO 4217" in done.output.replace("%25", "%").replace("\\'", "'")
 
 
-def test_a_right_policy_gives_machines_an_empty_list(call, folder):
-    """Exit code 0, no result, and the digest in the JSON."""
+def test_a_right_policy_gives_machines_no_error(call, folder):
+    """Exit code 0, no mistake, and the digest in the JSON."""
     told = {form: call("rules", "check", "--folder", folder, "--format", form) for form in FORMATS}
     assert [done.exit_code for done in told.values()] == [0, 0, 0, 0]
     document = orjson.loads(told["json"].stdout)
-    assert (document["ok"], document["findings"], document["rules"]) == (True, [], 17)
+    assert (document["ok"], document["features"] > 5, document["rules"] > 14) == (True, True, True)
     assert re.fullmatch("[0-9a-f]{32}", document["digest"])
-    assert orjson.loads(told["sarif"].stdout)["runs"][0]["results"] == []
-    assert told["github"].stdout == ""
+    found = orjson.loads(told["sarif"].stdout)["runs"][0]["results"]
+    assert [one["severity"] for one in document["findings"]] == [one["level"] for one in found]
+    assert "error" not in {one["level"] for one in found}
+    assert "::error" not in told["github"].stdout
 
 
 def test_paths_are_those_of_the_working_folder(call, broken):
