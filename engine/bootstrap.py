@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from pathlib import Path
 
+from engine.activation import Activations, now_us
 from engine.bulk import replay
 from engine.journal.sqlite import SqliteJournal
 from engine.keeper import Keeper, Sink
@@ -30,7 +30,7 @@ def open_program(settings: Settings, *, with_models: bool = True, diagnostics: D
     """The program that the settings' folders hold now; what is found on the way is in `diagnostics` too."""
     identity = Identity(hash_key(settings.hash_key_file))
     return load_program(
-        settings.rules, settings.models, identity, _now_us, with_models=with_models, diagnostics=diagnostics
+        settings.rules, settings.models, identity, now_us, with_models=with_models, diagnostics=diagnostics
     )
 
 
@@ -44,17 +44,26 @@ def open_engine(settings: Settings, *, recorder: Recorder | None = None, slot: i
     """One worker's engine, not started yet."""
     profiles, journal = open_stores(settings)
     clock: Clock = EventClock() if settings.clock == "event" else WallClock()
-    load = partial(open_program, settings)
-    return Runtime(load, settings.rules, profiles, journal, clock, recorder or Silence())
+    return Runtime(open_activations(settings, journal), settings.rules, profiles, journal, clock, recorder or Silence())
+
+
+def open_activations(settings: Settings, journal: SqliteJournal, *, with_models: bool = True) -> Activations:
+    """What is live, and how it comes to be."""
+
+    def load(rules: Path, clock: Callable[[], int] | None = None) -> Program:
+        identity = Identity(hash_key(settings.hash_key_file))
+        return load_program(rules, settings.models, identity, clock or now_us, with_models=with_models)
+
+    return Activations(journal.programs, load, settings.rules)
 
 
 async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> None:
     """The background work of an installation, until cancelled."""
     profiles, journal = open_stores(settings)
-    program = open_program(settings, with_models=False)
-    profiles.open(program.layouts)
     journal.open()
-    renew = partial(open_program, settings, with_models=False)
+    renew = open_activations(settings, journal, with_models=False).current
+    program = renew()
+    profiles.open(program.layouts)
     keeper = Keeper(program, profiles, journal, settings.state, sinks, renew)
     keeper.recover()
     try:
@@ -74,7 +83,3 @@ def rebuild(settings: Settings, progress: Callable[[int], None] = lambda _: None
     journal.open()
     profiles.reset(program.layouts)
     return replay(journal, profiles, program, 0, settings.state, progress)
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000

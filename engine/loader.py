@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from engine.features.load import event_types, load_features
 from engine.features.online import OnlineFeatures
 from engine.features.spec import FeatureSet, layouts
 from engine.language import Diagnostics, Schema
+from engine.policy.bundle import digest_of, read_files
 from engine.policy.evaluate import Policy, rule_sets
 from engine.policy.lists import AnyList, list_types, load_lists
 from engine.policy.load import PolicyReader
@@ -56,7 +56,7 @@ def load_program(
     diagnostics.raise_if_failed()
     loaded = _load_models(settings, features, models) if with_models else {}
     shape = layouts(features, plan.columns, plan.joins)
-    digest = _digest(rules, loaded)
+    digest = digest_of(read_files(rules), {kind: model.digest for kind, model in loaded.items()})
     sets, translations = rule_sets(checked, lists, secret), reader.reasons.translations
     policy = Policy(settings, rules_of, sets, lists, plan, digest, translations, lowering)
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
@@ -96,20 +96,3 @@ def _load_models(settings: Settings, features: FeatureSet, folder: Path) -> dict
             raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
         models[kind] = model
     return models
-
-
-def _digest(folder: Path, models: Mapping[str, ScoringModel]) -> str:
-    """BLAKE2b-128 of every file of the policy by name and content, and of the models' digests."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for path in policy_files(folder):
-        content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
-        hashed.update(path.relative_to(folder).as_posix().encode() + b"\0" + content)
-    for kind in sorted(models):
-        hashed.update(f"{kind}\0{models[kind].digest}".encode())
-    return hashed.hexdigest()
-
-
-def policy_files(folder: Path) -> list[Path]:
-    """Every file that belongs to a policy, in one order."""
-    found = (path for path in folder.rglob("*") if path.suffix in {".yaml", ".csv"})
-    return sorted(path for path in found if "tests" not in path.relative_to(folder).parts)

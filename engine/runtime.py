@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 import structlog
 
+from engine.activation import Activations, now_us
 from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError, Unavailable
 from engine.journal.sqlite import SqliteJournal
-from engine.loader import policy_files
 from engine.pipeline import Clock, Live, Pipeline, Recorder, latest_of
+from engine.policy.bundle import policy_files
 from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change
@@ -23,10 +26,12 @@ from engine.program import Case, Program
 from engine.projection import outcome_changes, pack_changes, standing_changes
 from engine.records import decision_of, event_of, outcome_digest, outcome_record, receipt_of
 from engine.standing import measures_of, next_risk
-from engine.values import Admission, Assessment, Decision, Event, Receipt, Record
+from engine.values import Activation, Admission, Assessment, Decision, Event, Receipt, Record, Worker
 
 WATCH_S = 0.5
 PROBE_S = 1.0
+HEARTBEAT_S = 1.0
+RETRY_S = 5.0
 SETTLE_S = 0.2
 """How long the teller of an outcome waits until profiles know it too."""
 
@@ -56,13 +61,13 @@ class EventClock:
 
 
 class Runtime:
-    """The engine of one process. `load` makes a program from the policy folder; a broken folder changes nothing."""
+    """The engine of one process. It follows what is activated; a policy that can't be used changes nothing."""
 
     def __init__(
-        self, load: Callable[[], Program], rules: Path, profiles: SqliteProfiles, journal: SqliteJournal,
+        self, activations: Activations, rules: Path, profiles: SqliteProfiles, journal: SqliteJournal,
         clock: Clock, recorder: Recorder,
     ) -> None:  # fmt: skip
-        self._load, self._rules = load, rules
+        self._activations, self._rules = activations, rules
         self.profiles, self.journal = profiles, journal
         self._clock, self._recorder = clock, recorder
         self._log = structlog.get_logger()
@@ -70,6 +75,10 @@ class Runtime:
         self._pipeline: Pipeline | None = None
         self._matchers: set[PatternMatcher] = set()
         """The live one and the one before it, which answers for a moment after a reload."""
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._live: Activation | None = None
+        self._since_us, self._problem, self._again_s = 0, "", 0.0
+        """Since when it decides with its program, why it could not take another, and when it tries that again."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -83,18 +92,30 @@ class Runtime:
         return self.pipeline.live.program.digest
 
     async def start(self, *, watch: bool = True) -> None:
-        """Load the program, open the stores, start the pattern matcher; raises what makes serving impossible."""
+        """Load the program, open the stores, start the pattern matcher; raises what makes serving impossible.
+
+        With `watch` it serves: it decides with what is activated, and signs in. Without, it tries the folder's policy.
+        """
         signature = self._signature()
-        program = self._load()
-        await self.profiles.start(program.layouts)
         await self.journal.start()
+        try:
+            if watch:
+                program, self._live = self._activations.begin()
+            else:
+                program, _ = self._activations.draft()
+            await self.profiles.start(program.layouts)
+        except BaseException:
+            await self.journal.close()
+            raise
+        self._since_us = now_us()
         matcher = PatternMatcher(program.policy.plan.patterns)
         self._matchers.add(matcher)
         with contextlib.suppress(ArbiterError):  # without patterns every decision says degraded: [patterns]
             await matcher.start()
         self._pipeline = Pipeline(Live(program, matcher), self.profiles, self.journal, self._clock, self._recorder)
         if watch:
-            self._tasks = [asyncio.create_task(self._watch(signature)), asyncio.create_task(self._probe())]
+            work = (self._watch(signature), self._probe(), self._heartbeat())
+            self._tasks = [asyncio.create_task(one) for one in work]
 
     async def close(self) -> None:
         """Finish settlements, commit what is queued, release everything."""
@@ -103,6 +124,8 @@ class Runtime:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._pipeline is not None:
             await self._pipeline.drain()
+            with contextlib.suppress(Unavailable):
+                self._activations.store.sign_out(self._name)
             await self.profiles.close()
             await self.journal.close()
             for matcher in self._matchers:
@@ -174,18 +197,41 @@ class Runtime:
         return decision_of(stored)
 
     async def reload(self) -> bool:
-        """Load the folder anew and swap the program; False, with the reasons logged, when it can't be used."""
+        """Take the folder as it is now: it goes live, for the other workers too; False, with the reasons logged, when
+        it can't be used or something else was activated meanwhile."""
         try:
-            program = await asyncio.to_thread(self._load)
+            program, bundle = await asyncio.to_thread(self._activations.draft)
             self._same_layouts(program)
-            matcher = await self.pipeline.live.matcher.reload(program.policy.plan.patterns)
-            self._matchers = {self.pipeline.live.matcher, matcher}
+            after = self._live.seq if self._live else None
+            activation = await asyncio.to_thread(self._activations.go_live, program, bundle, after)
+            if activation is not None:
+                await self._swap(program, activation)
+            return activation is not None
         except ArbiterError as problem:
             self._log.error("policy refused, the live one stays", live=self.program_digest, reason=str(problem))
             return False
+
+    async def _take(self, activation: Activation) -> None:
+        """Follow what somebody activated; what goes wrong is logged and told where workers sign in."""
+        try:
+            if activation.digest == self.program_digest:
+                self._live, self._problem = activation, ""
+                return
+            bundle = self._activations.bundle(activation.digest)
+            program = await asyncio.to_thread(self._activations.of, bundle)
+            self._same_layouts(program)
+            await self._swap(program, activation)
+        except ArbiterError as problem:
+            self._problem, self._again_s = str(problem), time.monotonic() + RETRY_S
+            self._log.error("activation refused, the live one stays", live=self.program_digest, reason=str(problem))
+
+    async def _swap(self, program: Program, activation: Activation) -> None:
+        matcher = await self.pipeline.live.matcher.reload(program.policy.plan.patterns)
+        self._matchers = {self.pipeline.live.matcher, matcher}
         self.pipeline.live = Live(program, matcher)
+        self._live, self._problem, self._since_us = activation, "", now_us()
         self._log.info("policy activated", program=program.digest, rules=len(program.policy.rules))
-        return True
+        await self._sign_in()
 
     def _same_layouts(self, program: Program) -> None:
         old, new = self.pipeline.live.program.layouts, program.layouts
@@ -221,13 +267,31 @@ class Runtime:
         return tuple(found)
 
     async def _watch(self, seen: tuple[tuple[str, int, int], ...]) -> None:
-        """With `activation: on_save`, a saved file takes effect within two polls."""
+        """Follow the newest activation, and with `activation: on_save` the folder: within two polls either way."""
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._signature()
             if now != seen and self.pipeline.live.program.policy.settings.activation == "on_save":
                 seen = now
                 await self.reload()
+            with contextlib.suppress(Unavailable):
+                newest = self._activations.store.newest()
+                if newest and newest.seq != self._followed() and time.monotonic() >= self._again_s:
+                    await self._take(newest)
+
+    def _followed(self) -> int:
+        return self._live.seq if self._live else 0
+
+    async def _sign_in(self) -> None:
+        """Say what this process decides with; another process's commits are waited for in a thread."""
+        worker = Worker(self._name, self.program_digest, self._since_us, now_us(), self._problem)
+        with contextlib.suppress(Unavailable):
+            await asyncio.to_thread(self._activations.store.sign_in, worker)
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await self._sign_in()
+            await asyncio.sleep(HEARTBEAT_S)
 
     async def _probe(self) -> None:
         """After a failed commit, try the journal until it can be written again."""

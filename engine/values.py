@@ -257,3 +257,55 @@ class Stored:
     record: Record
     known_us: int
     writer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A policy that went live, kept for good; with its models it makes one program."""
+
+    digest: str
+    """The program's."""
+    policy: str
+    """Digest of the files alone."""
+    files: bytes
+    """Compressed; `policy/bundle.py` opens them."""
+    models: Mapping[str, str]
+    """Event kind → name/version and digest of its model."""
+    author: str
+    reason: str
+    created_us: int
+    tests: str
+    """What its tests said, in words; "" = it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """From when on a program was to be live, and who said so."""
+
+    digest: str
+    author: str
+    reason: str
+    explicit: bool
+    """By a command, and its policy asks for that; else a saved file takes effect by itself."""
+    folder: str
+    """Digest of the files in the policy's folder at that time; "" where it was not looked at."""
+    origin: int = 0
+    """Of a rollback: the number of the activation that it went back to."""
+    seq: int = 0
+    """Its number in the journal; 0 before it is there."""
+    since_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that decides, as it signs in every second."""
+
+    id: str
+    """`host:pid`."""
+    program: str
+    """Digest of what it decides with."""
+    since_us: int
+    """When it took that."""
+    seen_us: int
+    problem: str = ""
+    """Why it could not take what was activated since."""

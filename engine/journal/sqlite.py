@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +24,12 @@ import orjson
 from engine.errors import BodyConflict, JournalUnavailable
 from engine.journal.chain import Chain
 from engine.journal.journal import Notice
+from engine.journal.sqlite_programs import SCHEMA as PROGRAMS_SCHEMA
+from engine.journal.sqlite_programs import SqlitePrograms
 from engine.values import Record, Stored
 
-_SCHEMA = """
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS record (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, digest BLOB NOT NULL, event_us INTEGER NOT NULL,
     known_us INTEGER NOT NULL, number INTEGER NOT NULL, payment TEXT NOT NULL, public BLOB NOT NULL,
@@ -36,6 +39,7 @@ CREATE TABLE IF NOT EXISTS record (
 CREATE INDEX IF NOT EXISTS record_payment ON record (payment) WHERE payment <> '';
 CREATE INDEX IF NOT EXISTS record_unadmitted ON record (seq) WHERE number = 0 AND kind IN ('decision', 'event');
 CREATE INDEX IF NOT EXISTS record_admitted ON record (id) WHERE kind = 'admitted';
+CREATE INDEX IF NOT EXISTS record_explanation ON record (id) WHERE kind = 'explanation';
 CREATE TABLE IF NOT EXISTS claim (id TEXT PRIMARY KEY, digest BLOB NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS outbox (
     id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, due_us INTEGER NOT NULL, attempts INTEGER NOT NULL, body BLOB NOT NULL
@@ -44,6 +48,8 @@ CREATE INDEX IF NOT EXISTS outbox_due ON outbox (due_us);
 CREATE TABLE IF NOT EXISTS source (digest TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 PRAGMA user_version = 1;
 """
+    + PROGRAMS_SCHEMA
+)
 _COLUMNS = 16
 _SELECT = "SELECT seq, kind, id, digest, event_us, payment, public, personal, number, known_us, writer FROM record "
 _ROWS_PER_INSERT = 64
@@ -72,6 +78,9 @@ class SqliteJournal:
         self._thread: threading.Thread | None = None
         self._mutex = threading.Lock()
         """Keeps this process's threads apart; the file lock keeps processes apart."""
+        self.programs = SqlitePrograms(
+            self._rows, self._locked, lambda records, if_so: self._commit(records, if_so=if_so)
+        )
 
     async def start(self) -> None:
         """Open the file and start the committing thread."""
@@ -127,6 +136,11 @@ class SqliteJournal:
     def find_now(self, record_id: str) -> Stored | None:
         """The same, without a loop."""
         rows = self._rows(_SELECT + "WHERE seq = (SELECT seq FROM claim WHERE id = ?)", (record_id,))
+        return _stored(rows[0]) if rows else None
+
+    def explanation_of(self, record_id: str) -> Stored | None:
+        """The newest explanation of a decision's score."""
+        rows = self._rows(_SELECT + "WHERE kind = 'explanation' AND id = ? ORDER BY seq DESC LIMIT 1", (record_id,))
         return _stored(rows[0]) if rows else None
 
     async def of_payment(self, payment_id: str) -> Sequence[Stored]:
@@ -263,12 +277,15 @@ class SqliteJournal:
             with suppress(RuntimeError):  # The loop is closed: nobody waits any longer.
                 items[0].done.get_loop().call_soon_threadsafe(_answer, items, answers)
 
-    def _commit(self, records: Sequence[Record], source: tuple[str, int] | None = None) -> list[Stored | BodyConflict]:
+    def _commit(
+        self, records: Sequence[Record], source: tuple[str, int] | None = None, if_so: Callable[[], bool] | None = None
+    ) -> list[Stored | BodyConflict]:
+        """One transaction; with `if_so` only if that holds when nobody else can write."""
         with self._alone(), self._translated():
             mark = self._chain.mark()
             try:
                 self._write.execute("BEGIN IMMEDIATE")
-                answers = self._insert(records)
+                answers = self._insert(records) if if_so is None or if_so() else []
                 if source:
                     self._write.execute(
                         "INSERT INTO source VALUES (?, ?) ON CONFLICT DO UPDATE SET position = excluded.position",

@@ -1,0 +1,138 @@
+"""Which program is live: what goes live is kept as a bundle first, and the journal says from when on.
+
+With `activation: on_save` a saved folder goes live by itself; with `explicit` it is a draft until somebody activates
+it. Either way every worker follows the newest activation, so `rollback` and `activate` reach all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from engine.errors import NotFound, PolicyError
+from engine.journal.journal import Programs
+from engine.policy.bundle import digest_of, laid_out, pack, read_files, unpack
+from engine.program import Program
+from engine.values import Activation, Bundle, Worker
+
+LIVE_US = 3_000_000
+"""A worker that has not signed in for so long is gone."""
+ON_SAVE = "on_save"
+Clock = Callable[[], int]
+
+
+class Load(Protocol):
+    """Makes a program of a policy's folder."""
+
+    def __call__(self, rules: Path, clock: Clock | None = None) -> Program:
+        """`clock`: as of when lists are asked; without it, now."""
+
+
+def now_us() -> int:
+    """The time of this machine, µs."""
+    return time.time_ns() // 1000
+
+
+class Activations:
+    """The way from a folder or a bundle to a live program, over what the journal knows of programs."""
+
+    def __init__(self, store: Programs, load: Load, rules: Path) -> None:
+        self.store, self._load, self._rules = store, load, rules
+        self._log = structlog.get_logger()
+
+    def draft(self, folder: Path | None = None, author: str = ON_SAVE, reason: str = "saved") -> tuple[Program, Bundle]:
+        """The program that a folder holds now, with its bundle; `PolicyError` when it changed while it was read."""
+        folder = folder or self._rules
+        files = read_files(folder)
+        program = self._load(folder)
+        models = {kind: model.digest for kind, model in program.models.items()}
+        if program.digest != digest_of(files, models):
+            raise PolicyError(f"{folder} was changed while it was read; it is read again at the next change")
+        named = program.policy.settings.models
+        told = {kind: f"{named[kind]} {digest}" for kind, digest in models.items()}
+        return program, Bundle(program.digest, digest_of(files), pack(files), told, author, reason, now_us(), "")
+
+    def bundle(self, digest: str) -> Bundle:
+        """The bundle whose digest begins so; NotFound when there is none, or more than one."""
+        found = self.store.digests(digest)
+        bundle = self.store.bundle(found[0]) if len(found) == 1 else None
+        if bundle is None:
+            words = "several bundles begin" if found else "no bundle begins"
+            raise NotFound(f"{words} with {digest!r}; `arbiter policy list` shows what was live")
+        return bundle
+
+    def of(self, bundle: Bundle, clock: Clock | None = None) -> Program:
+        """The program of a bundle; `PolicyError` when it can't be had any more as it was."""
+        with laid_out(unpack(bundle.files)) as folder:
+            program = self._load(folder, clock)
+        if program.models and program.digest != bundle.digest:
+            wrong = [
+                f"{name} (now {program.models[kind].digest})"
+                for kind, name in bundle.models.items()
+                if kind not in program.models or program.models[kind].digest != name.partition(" ")[2]
+            ]
+            raise PolicyError(f"program {bundle.digest[:12]} was made with another model: {', '.join(wrong)}")
+        return program
+
+    def begin(self) -> tuple[Program, Activation]:
+        """What a server starts with; `PolicyError` when the folder asks for an activation that nobody has made."""
+        live = self.store.newest()
+        if live is not None and (live.explicit or self._went_back(live)):
+            self._tell_of_draft(live)
+            return self.of(self.bundle(live.digest)), live
+        program, bundle = self.draft(reason="the start of a server")
+        if program.policy.settings.activation == "explicit":
+            raise PolicyError(
+                "policy.yaml says `activation: explicit`, but nothing has been activated; "
+                "run: arbiter policy activate --reason 'the first policy'"
+            )
+        return self.follow(program, self.go_live(program, bundle, live.seq if live else 0))
+
+    def current(self) -> Program:
+        """The live program, or the folder's where nothing is live yet."""
+        live = self.store.newest()
+        return self.of(self.bundle(live.digest)) if live else self.draft()[0]
+
+    def follow(self, program: Program, activation: Activation | None) -> tuple[Program, Activation]:
+        """The program of the newest activation: this one, or another's that came first."""
+        newest = activation or self.store.newest()
+        assert newest is not None
+        return (program if newest.digest == program.digest else self.of(self.bundle(newest.digest))), newest
+
+    def go_live(self, program: Program, bundle: Bundle, after: int | None = None, origin: int = 0) -> Activation | None:
+        """Keep the bundle, then activate it; None when something was activated since `after`."""
+        self.store.keep(bundle)
+        live = self.store.newest()
+        if after is not None and live is not None and live.digest == bundle.digest:
+            return live
+        explicit = program.policy.settings.activation == "explicit"
+        folder = digest_of(read_files(self._rules)) if self._rules.is_dir() else ""
+        wanted = Activation(bundle.digest, bundle.author, bundle.reason, explicit, folder, origin)
+        return self.store.activate(wanted, after)
+
+    def before(self, live: Activation) -> Activation:
+        """What a rollback goes back to: the program that was live before; of a rollback, before what that restored."""
+        since = live.origin or live.seq
+        for one in self.store.activations(10_000):
+            if one.seq < since and one.digest != live.digest:
+                return replace(one, origin=one.origin or one.seq)
+        raise NotFound("nothing else was live before; there is nothing to go back to")
+
+    def workers(self) -> list[Worker]:
+        """Those that live."""
+        return list(self.store.workers(now_us() - LIVE_US))
+
+    def _went_back(self, live: Activation) -> bool:
+        """Somebody activated another policy than the folder's, and the folder has not been saved since."""
+        folder = digest_of(read_files(self._rules))
+        return folder == live.folder and self.bundle(live.digest).policy != folder
+
+    def _tell_of_draft(self, live: Activation) -> None:
+        folder = digest_of(read_files(self._rules)) if self._rules.is_dir() else ""
+        if folder != self.bundle(live.digest).policy:
+            self._log.warning("the folder's policy is a draft", live=live.digest, folder=str(self._rules))
