@@ -57,7 +57,7 @@ def load_program(
     loaded = _load_models(settings, features, models) if with_models else {}
     shape = layouts(features, plan.columns, plan.joins)
     digest = digest_of(read_files(rules), {kind: model.digest for kind, model in loaded.items()})
-    sets, translations = rule_sets(checked, lists, secret), reader.reasons.translations
+    sets, translations = rule_sets(checked, lists, secret, reader.cards), reader.reasons.translations
     policy = Policy(settings, rules_of, sets, lists, plan, digest, translations, lowering)
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
     online = OnlineFeatures(features, shape, plan.admission_filters)

@@ -16,6 +16,7 @@ from engine.policy.lists import AnyList
 from engine.policy.lowering import Lowering, share_of
 from engine.policy.reasons import Translations
 from engine.policy.rules import Rule, Settings
+from engine.policy.scorecards import Adder, Scorecard, adder
 from engine.policy.steps import PatternPlan
 from engine.values import Result, Row, RuleHit
 
@@ -34,16 +35,18 @@ class RuleSet:
     """Keys the draws of rollouts."""
     always: tuple[bool | None, ...]
     """Whether each rule is enforced; None where that depends on the time or the person."""
+    adders: tuple[Adder, ...] = ()
+    """Scorecards, whose sums are put into the row first."""
     _made: dict[tuple[int, int, bool], tuple[RuleHit, Source | None]] = field(default_factory=dict, compare=False)
     """What (rule, code of its result, enforced) gives: values are frozen, so each is made once."""
 
     def evaluate(self, row: Row, at_us: int, tell: Tell | None = None) -> tuple[list[RuleHit], list[Source]]:
         """Every result that is not a plain miss, and what the enforced hits say; `tell` hears of every rule."""
+        hits = [hit for card in self.adders for hit in card.add_up(row)]
         found = self.program.evaluate(row)
         if tell is not None:
             tell(found)
         codes, made, always = found.codes, self._made, self.always
-        hits: list[RuleHit] = []
         sources: list[Source] = []
         for index in found.notable:
             enforced = always[index]
@@ -109,7 +112,9 @@ class Policy:
     """None where nothing lowers a decision."""
 
 
-def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList], secret: bytes) -> dict[str, RuleSet]:
+def rule_sets(
+    rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList], secret: bytes, cards: Sequence[Scorecard]
+) -> dict[str, RuleSet]:
     """Group live rules by the kinds they run on and compile each group; `secret` keys the draws of rollouts."""
     groups: dict[str, list[tuple[Rule, Checked]]] = {}
     for rule, condition in rules:
@@ -120,7 +125,9 @@ def rule_sets(rules: Sequence[tuple[Rule, Checked]], lists: Mapping[str, AnyList
     for kind, group in groups.items():
         conditions = tuple(condition for _, condition in group)
         live = tuple(rule for rule, _ in group)
-        sets[kind] = RuleSet(live, conditions, compile_rows(conditions, lists), secret, tuple(map(_always, live)))
+        adders = tuple(adder(card, lists) for card in cards if kind in card.on)
+        program, always = compile_rows(conditions, lists), tuple(map(_always, live))
+        sets[kind] = RuleSet(live, conditions, program, secret, always, adders)
     return sets
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zoneinfo
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.language import (
     check,
     declare_codes,
     load_yaml,
+    parse_type,
 )
 from engine.policy.reasons import Reasons
 from engine.policy.rules import (
@@ -34,6 +35,7 @@ from engine.policy.rules import (
     Rule,
     Settings,
 )
+from engine.policy.scorecards import Scorecard, bands_of, read_card, sum_name
 from engine.policy.sheets import read_sheet
 from engine.policy.tables import GIVEN, HIT_POLICIES, TableReader, read_columns
 from engine.schema import FIELDS, KINDS, OUTCOMES
@@ -64,6 +66,8 @@ class PolicyReader:
     folder: Path
     diagnostics: Diagnostics
     reasons: Reasons
+    cards: list[Scorecard] = field(default_factory=list)
+    """Scorecards, once the rules are read."""
 
     @classmethod
     def of(cls, folder: Path, diagnostics: Diagnostics) -> PolicyReader:
@@ -136,25 +140,39 @@ class PolicyReader:
     def rules(self, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""
         places: dict[str, str] = {}
-        for path in sorted((self.folder / "risk").glob("*.yaml")):
-            top = Reader(self.diagnostics).fields(
-                self._yaml(f"risk/{path.name}"), {"ruleset", "on"}, {"rules", "tables", "note"}
-            )
+        reader, files = Reader(self.diagnostics), sorted((self.folder / "risk").glob("*.yaml"))
+        parts = {"rules", "tables", "scorecards", "note"}
+        tops = [reader.fields(self._yaml(f"risk/{path.name}"), {"ruleset", "on"}, parts) for path in files]
+        cards = [top.fields_list("scorecards", {"id", "lines", "bands"}, _RULE_KEYS) for top in tops]
+        sums = {sum_name(card.text("id")): parse_type("int") for of_file in cards for card in of_file}
+        wider = replace(schema, names={**schema.names, **sums})
+        for top, own_cards in zip(tops, cards, strict=True):
             on = self._on(top)
             items = top.fields_list("rules", {"id", "when", "then", "reason"}, _RULE_KEYS)
             tables = top.fields_list("tables", {"id", "file", "hit", "columns"}, _RULE_KEYS | _TABLE_KEYS)
-            for item in (*items, *tables):
+            for item in (*items, *tables, *own_cards):
                 rule = self._rule(top.text("ruleset"), on, item)
                 if rule.id in places:
                     item.mistake("E503", f"rule id `{rule.id}` is used twice", "id", f"first at {places[rule.id]}")
                 places.setdefault(rule.id, rule.place)
                 if "file" in item:
-                    yield from self._table(rule, item, schema)
-                    continue
-                condition = item.scalar("when")
-                checked = check(condition, schema, self.diagnostics) if condition is not None else None
-                if checked is not None:
-                    yield rule, checked
+                    yield from self._table(rule, item, wider)
+                elif "lines" in item:
+                    self.cards.append(read_card(item, on, schema, self.diagnostics))
+                    yield from self._bands_of(rule, item, wider)
+                elif (condition := item.scalar("when")) is not None:
+                    checked = check(condition, wider, self.diagnostics)
+                    if checked is not None:
+                        yield rule, checked
+
+    def _bands_of(self, rule: Rule, item: Fields, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
+        """The bands of a scorecard, as rules."""
+        for band, start, condition in bands_of(item, schema, self.diagnostics):
+            rule_id, outcome = f"{rule.id}@{start}", self._outcome(band)
+            if outcome == Outcome(None, None):
+                band.mistake("E505", "a band needs a tier, an action or a measure", "from_points")
+            reason, place = self.reasons.read(band, f"rule:{rule_id}"), str(band.position("from_points"))
+            yield replace(rule, id=rule_id, outcome=outcome, reason=reason, place=place.rpartition(":")[0]), condition
 
     def _table(self, rule: Rule, item: Fields, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
         """The rows of a decision table."""

@@ -205,7 +205,7 @@ def test_the_control_group_is_off_when_its_budget_is_spent_or_its_time_is_over()
 def rollout(rule_id: str, share: float) -> RuleSet:
     """One rule with a rollout share."""
     made = replace(rule(1), id=rule_id, rollout=share)
-    return rule_sets([(made, check_text("true", Schema.of({})))], {}, SECRET)["payment"]
+    return rule_sets([(made, check_text("true", Schema.of({})))], {}, SECRET, ())["payment"]
 
 
 def test_more_rollout_keeps_those_who_were_in():

@@ -40,6 +40,7 @@ MISTAKES = {
     "E521": ("lists/trusted.csv", "payments", "payment"),
     "E522": ("snoozes.yaml", "until: 2026-12-01", "until: 2026-12-21"),
     "E530": ("reasons.yaml", "features: [user.payments_1h]", "features: [user.payment_1h]"),
+    "E523": ("risk/refunds.yaml", "from_points: 30", "from_points: 10"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),
     "E508": ("patterns/takeover.yaml", "within: 1h", "within: 4000d"),
 }
@@ -65,7 +66,7 @@ def broken(tmp_path: Path, file: str, old: str, new: str) -> str:
 
 def test_the_small_policy_is_right():
     """The policy that the mistakes are made in has none itself."""
-    assert len(load(POLICY).policy.rules) == 14
+    assert len(load(POLICY).policy.rules) == 16
 
 
 @pytest.mark.parametrize("code", MISTAKES)

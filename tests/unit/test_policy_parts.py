@@ -12,7 +12,7 @@ from engine.policy.evaluate import Policy
 from engine.policy.lists import AnyList
 from engine.policy.reasons import said_in
 from engine.profiles.identity import Identity
-from engine.values import Reason, Result, Row
+from engine.values import Reason, Result, Row, RuleHit
 from tests.conftest import NOW_US, POLICY
 
 
@@ -224,4 +224,75 @@ def test_customers_read_their_language(folder, language, said):
 def test_a_wrong_reason_is_shown(folder, file, old, new, said):
     """Unknown, doubled, telling or untranslated: each at its place."""
     change(folder / file, old, new)
+    assert said in refused(folder)
+
+
+# --- scorecards
+
+CARD = """\
+ruleset: cards
+on: login
+scorecards:
+  - id: habit
+    lines:
+      - {when: basket.quantity > 2, points: 20}
+      - {when: ip.proxy, points: 15, unknown: 5}
+      - {when: 10 / basket.quantity > 4, points: 7, unknown: 3}
+      - {when: event.market == "DE", points: -4}
+    bands:
+      - {from_points: 10, tier: LOW, action: ALLOW, reason: R4}
+      - {from_points: 30, tier: MEDIUM, action: REVIEW, reason: R4}
+rules:
+  - {id: reads-the-sum, when: scorecard.habit == 31, then: {tier: HIGH}, reason: R4}
+"""
+
+
+def scored(folder: Path, row: Row) -> tuple[int, list[RuleHit], list[str]]:
+    """The sum, what is seen of it, and the sources that speak."""
+    (folder / "risk" / "cards.yaml").write_text(CARD)
+    row = dict(row)
+    found, sources = loaded(folder).by_kind["login"].evaluate(row, NOW_US)
+    return row["scorecard.habit"], found, [source.reason.source for source in sources]
+
+
+@pytest.mark.parametrize(
+    ("row", "total", "seen"),
+    [
+        ({"basket.quantity": 3, "ip.proxy": True, "event.market": "DE"}, 31, ["#1+20", "#2+15", "#4-4", "@30"]),
+        ({"basket.quantity": 3, "ip.proxy": False, "event.market": "FR"}, 20, ["#1+20", "@10"]),
+        ({"basket.quantity": 2, "ip.proxy": False, "event.market": "FR"}, 7, ["#3+7"]),
+        ({"basket.quantity": 0, "ip.proxy": False, "event.market": "FR"}, 3, ["#3+3"]),
+        ({}, 8, ["#1+0", "#2+5", "#3+3", "#4+0"]),
+    ],
+)
+def test_points_are_added_and_seen(folder, row, total, seen):
+    """Each line that holds adds its points, one that can't be known or computed its `unknown`; all of it is seen."""
+    found_total, found, _ = scored(folder, row)
+    assert found_total == total
+    assert [hit.rule.removeprefix("habit") for hit in found if hit.rule.startswith("habit")] == seen
+
+
+def test_the_sum_lies_in_one_band_and_rules_read_it(folder):
+    """The highest band that is reached speaks, and rules compare the sum like any number."""
+    _, _, says = scored(folder, {"basket.quantity": 3, "ip.proxy": True, "event.market": "DE"})
+    assert sorted(says) == ["rule:habit@30", "rule:reads-the-sum"]
+    _, found, says = scored(folder, {"ip.proxy": True})
+    assert (says, [hit.result for hit in found if "#1" in hit.rule]) == (["rule:habit@10"], [Result.UNKNOWN])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("id: habit", "id: my-habit", "risk/cards.yaml:4:9: error[E523]: `my-habit` can't be read by rules"),
+        ("when: ip.proxy,", "when: ip.proxi,", "risk/cards.yaml:7:16: error[E301]: unknown name `ip.proxi`"),
+        ("when: ip.proxy,", "when: scorecard.habit > 1,", "error[E301]: unknown name `scorecard.habit`"),
+        ("points: -4", "points: 1.5", "error[E114]"),
+        ("scorecard.habit == 31", "scorecard.habits == 31", "did you mean `scorecard.habit`"),
+        ("reason: R4}\n      - {from", "reason: R44}\n      - {from", "error[E515]: unknown reason `R44`"),
+    ],
+)
+def test_a_wrong_scorecard_is_shown(folder, old, new, said):
+    """Names, conditions, points and reasons are checked where they stand."""
+    assert old in CARD
+    (folder / "risk" / "cards.yaml").write_text(CARD.replace(old, new, 1))
     assert said in refused(folder)

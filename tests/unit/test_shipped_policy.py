@@ -117,6 +117,12 @@ HITS: dict[str, dict[str, Any]] = {
     "reported-by-others": {"user.reports_90d": 2},
     "complains-and-sends-back": {"user.complaints_90d": 3, "user.refund_share": 0.6},
     "under-attack": {"user.failed_logins_24h": 5},
+    "stranger@55":
+        {"user.account_age_days": 0.1, "device.age_days": 0.0, "card.age_days": 0.0, "ip.proxy": True,
+         "user.payments_90d": 0},
+    "stranger@75":
+        {"user.account_age_days": 0.1, "device.age_days": 0.0, "card.age_days": 0.0, "ip.proxy": True,
+         "email.disposable": True, "user.payments_90d": 0},
     "person-at-risk#2": {"user.risk.tier": "HIGH"},
     "person-at-risk#3": {"user.risk.tier": "MEDIUM", "user.is_new_device": True},
     "person-at-risk#4": {"user.risk.tier": "MEDIUM", "txn.amount_base": 250.0},
