@@ -205,6 +205,31 @@ class _JsonLines(_Streamed):
             else:
                 yield (row, line, *[_inside(found, name) for name in columns])
 
+    def names(self) -> tuple[str, ...]:
+        """Every name, dotted inside objects, under which some line has a single value."""
+        names: dict[str, None] = {}
+        with self._file.stream() as (stream, _):
+            for _, data in _byte_lines(stream):
+                found = _object(data)
+                names |= {} if isinstance(found, str) else dict.fromkeys(_leaves(found, ""))
+        return tuple(names)
+
+
+def _leaves(found: dict[str, Any], before: str) -> Iterator[str]:
+    for name, value in found.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{before}{name}.")
+        elif not isinstance(value, list):
+            yield before + name
+
+
+def columns_of(source: Source) -> tuple[str, ...]:
+    """The columns of a source that hold single values; JSON lines are read through to find theirs."""
+    if source.schema is not None:
+        return tuple(name for name, kind in source.schema.items() if kind != "nested")
+    assert isinstance(source, _JsonLines)
+    return source.names()
+
 
 class _Documents(_Streamed):
     """One JSON object a line, whole, and its time for the order."""

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("engine.cli.init", "Write a folder to start from: policy, model, mapping, settings."),
     "serve": ("engine.cli.serve", "Answer callers over gRPC."),
     "decide": ("engine.cli.decide", "Show one decision and everything that led to it."),
+    "data": ("engine.cli.data", "Say how clean a file is."),
     "import": ("engine.cli.imports", "Take in a history from a file."),
     "simulate": ("engine.cli.simulate", "Make up a shop's history, with fraud and its truth."),
     "train": ("engine.cli.train", "Train a model on a labelled history."),

@@ -264,3 +264,35 @@ def test_bench_lists_and_runs(call, monkeypatch, tmp_path):
     assert call("bench", "seven", "--quick").exit_code == 7
     monkeypatch.setattr(bench.engine, "__file__", str(tmp_path / "elsewhere" / "engine" / "__init__.py"))
     assert call("bench").exit_code == 3
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+DIRTY = "id,at,city\n1,2026-01-01,Rome\n2,2026-01-02,\n2,2026-01-02,\n3,once,rome \n"
+
+
+def test_a_data_report_is_a_gate_in_text_json_and_html(call):
+    """The same findings on the terminal and as JSON; the exit code follows --fail-on; the page is written."""
+    Path("dirty.csv").write_text(DIRTY)
+    done = call("data", "report", "dirty.csv", "--html", "dirty.html")
+    assert done.exit_code == 1
+    golden("data_report", done.stdout)
+    assert Path("dirty.html").read_text().startswith("<!doctype html>")
+    machine = call("data", "report", "dirty.csv", "--json")
+    golden("data_report_json", machine.stdout)
+    assert [each["check"] for each in orjson.loads(machine.stdout)["findings"]][0] == "repeated_rows"
+    Path("gaps.csv").write_text("id,city\n1,Rome\n2,\n")
+    assert call("data", "report", "gaps.csv").exit_code == 0
+    assert call("data", "report", "gaps.csv", "--fail-on", "warning").exit_code == 1
+
+
+def test_a_data_report_of_what_cannot_be_read(call):
+    """A file that isn't there, one of no known format, and a wrong expectation end with words and code 2."""
+    assert call("data", "report", "none.csv").exit_code == 2
+    Path("dirty.csv").write_text(DIRTY)
+    Path("dirty.txt").write_text(DIRTY)
+    assert "the ending tells no format" in call("data", "report", "dirty.txt").stderr
+    Path("e.yaml").write_text("columns:\n  town: [{not_null: true}]\n")
+    done = call("data", "report", "dirty.csv", "--expect", "e.yaml")
+    assert done.exit_code == 2
+    assert "e.yaml:2:3: error[E301]: column `town` is not in the file" in done.stderr
