@@ -47,6 +47,8 @@ class Filter:
     """Field that must be present, or ""."""
     test: Evaluate | None = None
     """`where`, compiled."""
+    names: frozenset[str] = frozenset()
+    """Fields that `where` reads."""
 
     @cached_property
     def name(self) -> str:

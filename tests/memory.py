@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from engine.loader import load_program
+from engine.profiles.identity import Identity
 from engine.profiles.state import Entity
 from engine.profiles.store import Change
 from engine.program import Case, Program
 from engine.projection import disposition_changes, flag_changes, outcome_changes, result_of, speaks_of
 from engine.values import Admission, EntityEvent, EntityState, Event
+from tests.conftest import NOW_US, POLICY
+
+
+def program_of(folder: Path, features: str) -> Program:
+    """A program that is hardly more than its features: the small policy's settings and labels, and no rules."""
+    (folder / "tables").mkdir(parents=True)
+    (folder / "features.yaml").write_text(features)
+    for name in ("labels.yaml", "tables/fx.csv"):
+        if (POLICY / name).exists():
+            shutil.copy(POLICY / name, folder / name)
+    (folder / "policy.yaml").write_text(
+        "{name: features, base_currency: EUR, markets: {DE: Europe/Berlin, FR: Europe/Paris}, lateness: 30d, bands: {},"
+        " default_actions: {LOW: ALLOW, MEDIUM: CHALLENGE, HIGH: REVIEW}}\n"
+    )
+    return load_program(folder, folder, Identity(bytes(32)), lambda: NOW_US, with_models=False)
 
 
 class MemoryProfiles:

@@ -75,6 +75,34 @@ def bind_time(mapping: Mapping, schema: Lookups[str, str] | None) -> tuple[str, 
     return name, _Binder(replace(mapping, uses={name: mapping.uses[name]}), schema).moment(mapping.time)
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `bind` is made of, for columns: each function reads rows that hold at least the columns beside it."""
+
+    columns: tuple[str, ...]
+    fields: tuple[tuple[str, Spec, Read], ...]
+    """Name, as declared, and reader; id, kind and time among them."""
+    whens: tuple[tuple[tuple[str, ...], Callable[[Row], bool]], ...]
+    """The columns and the test of each outcome rule."""
+
+
+def bind_parts(mapping: Mapping, schema: Lookups[str, str]) -> Parts:
+    """The readers of single fields and the tests of outcomes."""
+    binder = _Binder(mapping, schema)
+    specs: dict[str, Spec] = {"id": mapping.id, "kind": mapping.kind, "time_us": mapping.time, **mapping.fields}
+    if mapping.amount:
+        specs[_currency_name(mapping)] = mapping.amount.currency
+    whens = [(tuple(test.name for test in rule.when), binder._when(rule.when)) for rule in mapping.outcomes]
+    return Parts(binder.columns, tuple((n, specs[n], read) for n, read in binder._readers()), tuple(whens))
+
+
+def columns_of(spec: Spec) -> tuple[str, ...]:
+    """The columns that a field is read from."""
+    if isinstance(spec, Constant):
+        return ()
+    return tuple(name for _, name in spec.parts) if isinstance(spec, Template) else (spec.name,)
+
+
 class _Binder:
     """Makes closures over row positions; holds nothing that outlives `bound()`."""
 

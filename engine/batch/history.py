@@ -75,12 +75,16 @@ class History:
     def items(self) -> Iterator[Item]:
         """Everything, once."""
         for step in self.steps:
-            if isinstance(step, Seen):
-                yield from self._seen(step)
-            else:
-                known_us = step.get("known_us") or step["time_us"]
-                self.outcomes.setdefault(step["event_id"], []).append((step["kind"], known_us))
-                yield Heard(step["event_id"], step["kind"], known_us)
+            yield from self.take(step)
+
+    def take(self, step: Step) -> Iterator[Item]:
+        """What one step gives."""
+        if isinstance(step, Seen):
+            yield from self._seen(step)
+        else:
+            known_us = step.get("known_us") or step["time_us"]
+            self.outcomes.setdefault(step["event_id"], []).append((step["kind"], known_us))
+            yield Heard(step["event_id"], step["kind"], known_us)
 
     def _seen(self, step: Seen) -> Iterator[Item]:
         event = step.event

@@ -29,6 +29,15 @@ class Parquet:
         except (*BROKEN, ValueError) as error:
             raise MappingError(f"{file.name}: not a readable Parquet file: {error}") from None
 
+    def column(self, name: str) -> pa.Array:
+        """A whole column; times in µs."""
+        try:
+            found = pq.read_table(self._path, columns=[name]).column(0).combine_chunks()
+        except BROKEN as error:
+            raise self._file.broken(0, error) from None
+        moment = pa.types.is_timestamp(found.type) or pa.types.is_date(found.type)
+        return found.cast(pa.timestamp("us")).cast(pa.int64()) if moment else found
+
     def chunks(self, columns: Sequence[str]) -> Iterator[Chunk]:
         """All rows; a row's line is its number."""
         row = 0
@@ -36,7 +45,7 @@ class Parquet:
             try:
                 for batch in parquet.iter_batches(CHUNK_ROWS, columns=list(columns)):
                     numbers = range(row + 1, row + 1 + batch.num_rows)
-                    values = [_values(batch.column(name), name) for name in columns]
+                    values = [values_of(batch.column(name)) for name in columns]
                     row += batch.num_rows
                     done = self.size_bytes * row // max(1, self.rows_total or 1)
                     yield Chunk(list(zip(numbers, numbers, *values, strict=True)), [], done)
@@ -61,7 +70,8 @@ def _kind(kind: pa.DataType) -> str:
     return "text" if any(matches(kind) for matches in plain) else "nested"
 
 
-def _values(column: pa.Array, name: str) -> list[Any]:
+def values_of(column: pa.Array) -> list[Any]:
+    """The values as rows have them."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):

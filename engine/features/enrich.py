@@ -27,6 +27,19 @@ MICRO = 1_000_000
 _MINOR_TO_MICRO: dict[str, int] = {code: 10 ** (6 - digits) for code, digits in CURRENCIES.items()}
 
 
+FROM: Mapping[str, tuple[str, ...]] = {
+    "txn.amount": ("txn.amount_minor", "txn.currency"), "txn.amount_base": ("txn.amount_minor", "txn.currency"),
+    "event.utc_hour": (), "event.local_hour": ("event.zone", "event.market"),
+    "event.weekday": ("event.zone", "event.market"), "email.domain": ("email.address",),
+    "ip.network": ("ip.address",), "address.key": ("address.street", "address.postcode", "address.country"),
+    "basket.quantity": ("basket.quantities",),
+}  # fmt: skip
+"""Derived field → what it is derived from, beside the event's time (`TIMED`)."""
+TIMED = frozenset({"txn.amount_base", "event.utc_hour", "event.local_hour", "event.weekday"})
+QUARTER_US = 900_000_000
+"""Hours and weekdays change on no finer grid."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Exchange rates by date: how much base currency one unit of a currency is worth."""

@@ -34,24 +34,41 @@ def _own(histories: Histories, aggregate: Aggregate, flag: int) -> Ints:
 
 def count(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
     """How many."""
-    found = histories.total(histories.seen(aggregate, flag)) + _own(histories, aggregate, flag)
+    found = _totals(histories, aggregate, flag)() + _own(histories, aggregate, flag)
     return Answers(found, np.ones(len(found), np.bool_))
+
+
+def _totals(histories: Histories, aggregate: Aggregate, flag: int) -> Callable[..., Ints]:
+    """Tells for every asked row the number of rows that it sees, or the sum of a weight that each row has.
+
+    Without dispositions these are rows that stand together. Sums over all rows may wrap; those of a window fit.
+    """
+    if aggregate.dispositions:
+        runs = histories.seen(aggregate, flag)
+        return lambda weight=None: histories.total(runs, None if weight is None else weight[runs[0]])
+    row, first, last = _found(histories, aggregate, flag)
+
+    def totals(weight: Ints | None = None) -> Ints:
+        if weight is None:
+            return last - first
+        sums = np.concatenate(([0], np.cumsum(weight[row])))
+        return sums[last] - sums[first]
+
+    return totals
 
 
 def moments(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
     """Sum, mean and standard deviation, from integer moments."""
-    runs, own = histories.seen(aggregate, flag), _own(histories, aggregate, flag)
+    totals, own = _totals(histories, aggregate, flag), _own(histories, aggregate, flag)
     values, mine = histories.rows.values[:, value], histories.rows.values[histories.asked, value] * own
-    number, total = histories.total(runs) + own, histories.total(runs, values[runs[0]]) + mine
+    number, total = totals() + own, totals(values) + mine
     if aggregate.measure == "sum":
         return Answers(_divide(total, np.full(len(total), scale)) if scale > 1 else total, np.ones(len(own), np.bool_))
     known = number > 0
     count_scaled = np.maximum(number, 1) * scale
     if aggregate.measure == "mean":
         return Answers(_divide(total, count_scaled), known)
-    squares = [
-        histories.total(runs, weight[runs[0]]) + weight[histories.asked] * own for weight in _square(values)
-    ]  # fmt: skip
+    squares = [totals(weight) + weight[histories.asked] * own for weight in _square(values)]
     return Answers(_spread(number, total, squares) / count_scaled, known)
 
 
@@ -133,8 +150,8 @@ def median(histories: Histories, aggregate: Aggregate, flag: int, value: int, sc
 
 def ratio(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
     """The asked row's value against the mean of the window."""
-    runs, mine = histories.seen(aggregate, flag), histories.rows.values[histories.asked, value]
-    number, total = histories.total(runs), histories.total(runs, histories.rows.values[runs[0], value])
+    totals, mine = _totals(histories, aggregate, flag), histories.rows.values[histories.asked, value]
+    number, total = totals(), totals(histories.rows.values[:, value])
     known = (total != 0) & (mine != 0)
     return Answers(_divide(mine * number, np.where(known, total, 1)), known)
 
@@ -195,11 +212,11 @@ def repeats(histories: Histories, aggregate: Aggregate, flag: int, value: int, s
 
 def rate(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
     """Share of a window's rows with a wanted outcome known by then and no dispute won since."""
-    runs = histories.seen(aggregate, flag)
-    total, end = histories.total(runs), len(histories.asked)
+    total, end = _totals(histories, aggregate, flag)(), len(histories.asked)
     since = _known_from(histories, aggregate.outcomes)
     until = _known_from(histories, ("dispute_won",))
-    row, first, last = runs
+    row = np.flatnonzero((since < end) & (histories.rows.flags[:, flag] == 1))
+    first, last = histories.reach(aggregate, row)
     first = np.maximum(first, since[row])
     bad = histories.total((row, np.minimum(first, end), np.minimum(last, until[row])))
     known = total > 0

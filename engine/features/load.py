@@ -130,7 +130,9 @@ class _Loader:
         where = item.scalar("where")
         checked = check(where, self._where, self._reader.diagnostics) if where else None
         on = _several(item, "on", KINDS)
-        return Filter(on, where.value if where else "", of, compile_value(checked) if checked else None)
+        if where is None or checked is None:
+            return Filter(on, "", of)
+        return Filter(on, where.value, of, compile_value(checked), checked.names)
 
     def _error(self, code: str, message: str, key: Scalar) -> None:
         self._reader.diagnostics.error(code, message, key.position(), key.length)

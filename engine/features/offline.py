@@ -68,19 +68,46 @@ def build(
     What is not known is null. An event id that comes again is left out, as it is online. Memory: about 100 bytes for
     each event and entity, and the table.
     """
-    gathered = _Gathered(features, online.layouts, kind, fields)
-    for seq, item in enumerate(items):
-        gathered.add(seq, item)
+    builder = Builder(features, online, kind, fields)
+    for item in items:
+        builder.add(item)
+    return builder.table()
+
+
+class Builder:
+    """The same for items that come one by one; `table` is asked for once."""
+
+    def __init__(self, features: FeatureSet, online: OnlineFeatures, kind: str, fields: Sequence[str]) -> None:
+        self._features, self._online, self._fields = features, online, fields
+        self._gathered, self._seq = _Gathered(features, online.layouts, kind, fields), 0
+
+    def add(self, item: Item) -> None:
+        """Take in the next item."""
+        self._gathered.add(self._seq, item)
+        self._seq += 1
+
+    def table(self) -> pa.Table:
+        """A row for each event of the wanted kind."""
+        return _built(self._features, self._online, self._gathered, self._fields)
+
+
+def _built(features: FeatureSet, online: OnlineFeatures, gathered: _Gathered, fields: Sequence[str]) -> pa.Table:
     answers: dict[str, Answers] = {a.name: unanswered(a, len(gathered.ids)) for a in features.aggregates}
     for entity in list(gathered.logs):
         log = gathered.logs.pop(entity)
-        answers |= log.heads()
+        answers |= log.heads.answers()
         mine = [a for a in features.aggregates if a.entity == entity and a.measure not in HEADS]
         if log.group and mine:
             frozen = log.freeze(gathered.outcomes, gathered.settled)
             asked, as_of_us = log.table_rows(frozen.order)
-            answer(mine, frozen.histories, asked, as_of_us, frozen.ids, online, log.layout, answers)
-    return _table(gathered, answers, features, _derive(features, online, answers, gathered), fields)
+            answer(mine, frozen.histories, asked, as_of_us, frozen.ids.take, online, log.layout, answers)
+    carried = {name: pa.array(gathered.carried[name], ARROW.get(FIELDS[name].type)) for name in fields}
+    derived = {
+        name: pa.array(column, ARROW[features.types[name]])
+        for name, column in _derive(features, online, answers, gathered).items()
+    }
+    ids, times = pa.array(gathered.ids, pa.string()), np.frombuffer(gathered.times, np.int64)
+    return table_of(ids, times, carried, answers, features, derived)
 
 
 class _Gathered:
@@ -92,11 +119,12 @@ class _Gathered:
         self._kind = kind
         self.ids: list[str] = []
         self.times = array("q")
-        needed: frozenset[str] = frozenset().union(*(d.needs for d in features.derived)) & FIELDS.keys()
+        needed: frozenset[str] = frozenset().union(*(d.needs for d in features.derived))
+        needed &= FIELDS.keys() | {"event.kind"}
         self.carried: dict[str, list[Any]] = {name: [] for name in sorted(needed | set(fields))}
         """Event fields of the table's rows."""
         self.logs = {
-            entity: _Log(layout, [a for a in features.aggregates if a.entity == entity and a.measure in HEADS])
+            entity: _Log(layout, Heads([a for a in features.aggregates if a.entity == entity and a.measure in HEADS]))
             for entity, layout in layouts.items()
         }
         self.outcomes: dict[str, dict[int, tuple[int, int]]] = {}
@@ -126,7 +154,7 @@ class _Gathered:
             for name, column in self.carried.items():
                 column.append(item.row.get(name))
             for log in self.logs.values():
-                log.next_row()
+                log.heads.next_row()
         for entry in item.entries:
             self.logs[entry.entity].add(seq, table_row, entry, item)
 
@@ -141,35 +169,63 @@ class _Frozen:
     """Their numbers in the order of arrival."""
 
 
+class Heads:
+    """What an entity is known by beside its log, event by event: ages and told values, which need no window."""
+
+    def __init__(self, aggregates: Sequence[Aggregate]) -> None:
+        self.aggregates = aggregates
+        self._days = {a.name: array("d") for a in aggregates if a.measure == "age"}
+        self._words: dict[str, list[Any]] = {a.name: [] for a in aggregates if a.measure == "told"}
+        self._first: dict[int, int] = {}
+        self._told: dict[tuple[int, str], tuple[int, int, Any]] = {}
+        """(group, attribute) → (time, event id, value) of the newest that an event told."""
+
+    def next_row(self) -> None:
+        """The table has one row more."""
+        for days in self._days.values():
+            days.append(np.nan)
+        for words in self._words.values():
+            words.append(None)
+
+    def answer(self, group: int, table_row: int, row: Row, as_of_us: int) -> None:
+        """An event is asked for, before it is learnt from."""
+        for head in self.aggregates:
+            told = self._told.get((group, head.of), (0, 0, None))[2]
+            if head.measure == "age":
+                born_us = (row.get(head.of) or told or 0) if head.of else 0
+                self._days[head.name][table_row] = age_days(born_us, self._first.get(group), as_of_us)
+            else:
+                self._words[head.name][table_row] = row.get(head.of, told) if head.include_current else told
+
+    def learn(self, group: int, time_us: int, event_id: int, attributes: Mapping[str, Any]) -> None:
+        """An event came, and told something or nothing."""
+        self._first[group] = min(self._first.get(group, time_us), time_us)
+        for name, value in attributes.items():
+            said = (time_us, event_id, value)
+            self._told[group, name] = max(self._told.get((group, name), said), said, key=lambda one: one[:2])
+
+    def answers(self) -> dict[str, Answers]:
+        """By feature."""
+        days = {name: np.frombuffer(column, np.float64) for name, column in self._days.items()}
+        found = {name: Answers(column, ~np.isnan(column)) for name, column in days.items()}
+        for name, column in self._words.items():
+            words = np.array([*column, None], object)[:-1]  # never a matrix of equal lists
+            found[name] = Answers(words, words != None)  # noqa: E711 - item by item
+        return found
+
+
 @dataclass(slots=True)
 class _Log:
     """The log rows of one kind of entity, in order of admission."""
 
     layout: LogLayout
-    of_head: Sequence[Aggregate]
-    """Ages and told values, which need no window."""
+    heads: Heads
     keys: dict[bytes, int] = field(default_factory=dict)
     group: array[int] = field(default_factory=lambda: array("q"))
     fixed: array[int] = field(default_factory=lambda: array("q"))
     """Six numbers a row: time, id, attempt, place in the order of arrival, as-of time, row of the table or -1."""
     values: array[int] = field(default_factory=lambda: array("q"))
     flags: bytearray = field(default_factory=bytearray)
-    first: dict[int, int] = field(default_factory=dict)
-    told: dict[tuple[int, str], tuple[int, int, Any]] = field(default_factory=dict)
-    """(group, attribute) → (time, event id, value) of the newest that an event told."""
-    days: dict[str, array[float]] = field(default_factory=dict)
-    words: dict[str, list[Any]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.days = {a.name: array("d") for a in self.of_head if a.measure == "age"}
-        self.words = {a.name: [] for a in self.of_head if a.measure == "told"}
-
-    def next_row(self) -> None:
-        """The table has one row more."""
-        for days in self.days.values():
-            days.append(np.nan)
-        for words in self.words.values():
-            words.append(None)
 
     def add(self, seq: int, table_row: int, entry: EntityEvent, item: Arrival) -> None:
         """One row; what needs no window is told at once."""
@@ -179,26 +235,8 @@ class _Log:
         self.values.extend(entry.values)
         self.flags.extend(entry.flags)
         if table_row >= 0:
-            for head in self.of_head:
-                told = self.told.get((group, head.of), (0, 0, None))[2]
-                if head.measure == "age":
-                    born_us = (item.row.get(head.of) or told or 0) if head.of else 0
-                    self.days[head.name][table_row] = age_days(born_us, self.first.get(group), item.as_of_us)
-                else:
-                    self.words[head.name][table_row] = item.row.get(head.of, told) if head.include_current else told
-        self.first[group] = min(self.first.get(group, entry.time_us), entry.time_us)
-        for name, value in entry.attributes.items():
-            said = (entry.time_us, entry.id, value)
-            self.told[group, name] = max(self.told.get((group, name), said), said, key=lambda one: one[:2])
-
-    def heads(self) -> dict[str, Answers]:
-        """What needs no window, by feature."""
-        days = {name: np.frombuffer(column, np.float64) for name, column in self.days.items()}
-        found = {name: Answers(column, ~np.isnan(column)) for name, column in days.items()}
-        for name, column in self.words.items():
-            words = np.array([*column, None], object)[:-1]  # never a matrix of equal lists
-            found[name] = Answers(words, words != None)  # noqa: E711 - item by item
-        return found
+            self.heads.answer(group, table_row, item.row, item.as_of_us)
+        self.heads.learn(group, entry.time_us, entry.id, entry.attributes)
 
     def table_rows(self, order: Ints) -> tuple[Ints, Ints]:
         """Row of the table (or -1) and as-of time of each row."""
@@ -213,7 +251,7 @@ class _Log:
         group = np.frombuffer(self.group, np.int64)
         time_us, ids, attempt, seq, _, table_row = np.frombuffer(self.fixed, np.int64).reshape(count, 6).T
         flags = np.frombuffer(self.flags, np.uint8).reshape(count, len(self.layout.flags)).copy()
-        flags[_again(group, attempt)] = 0
+        flags[again(group, attempt)] = 0
         values = np.frombuffer(self.values, np.int64).reshape(count, len(self.layout.values))
         order = np.lexsort((seq, time_us, group))
         group = group[order]
@@ -229,9 +267,12 @@ class _Log:
         return _Frozen(Histories(rows, became, heard, self.layout.keep), ids[order], order)
 
 
-def _again(group: Ints, attempt: Ints) -> Ints:
+def again(group: Ints, attempt: Ints) -> Ints:
     """Rows that repeat an attempt of their entity: all but the first of each."""
     tried = np.flatnonzero(attempt)
+    ordered = np.sort(attempt[tried])
+    if (ordered[1:] != ordered[:-1]).all():
+        return tried[:0]
     order = tried[np.lexsort((tried, attempt[tried], group[tried]))]
     same = (group[order[1:]] == group[order[:-1]]) & (attempt[order[1:]] == attempt[order[:-1]])
     repeated: Ints = order[1:][same]
@@ -293,21 +334,20 @@ def _listed(answer: Answers, part: slice) -> list[Any]:
     return listed
 
 
-_ARROW: Mapping[str, Any] = {
+ARROW: Mapping[str, Any] = {
     "int": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "timestamp": pa.int64(),
 }  # fmt: skip
 
 
-def _table(
-    gathered: _Gathered, answers: Mapping[str, Answers], features: FeatureSet, derived: Mapping[str, Sequence[Any]],
-    fields: Sequence[str],
+def table_of(
+    ids: pa.Array, times_us: Ints, carried: Mapping[str, pa.Array], answers: Mapping[str, Answers],
+    features: FeatureSet, derived: Mapping[str, pa.Array],
 ) -> pa.Table:  # fmt: skip
-    times = pa.array(np.frombuffer(gathered.times, np.int64), pa.timestamp("us", "UTC"))
-    columns: dict[str, Any] = {"event_id": pa.array(gathered.ids, pa.string()), "event_time": times}
-    columns |= {name: pa.array(gathered.carried[name], _ARROW.get(FIELDS[name].type)) for name in fields}
+    """Ids, times, event fields and every feature, in the order of the feature set."""
+    columns = {"event_id": ids, "event_time": pa.array(times_us, pa.timestamp("us", "UTC")), **carried}
     for name, kind in features.types.items():
-        if name in derived:
-            columns[name] = pa.array(derived[name], _ARROW[kind])
-        else:
-            columns[name] = pa.array(answers[name].numbers, _ARROW[kind], mask=~answers[name].known)
+        found = answers.get(name)
+        columns[name] = (
+            derived[name] if found is None else pa.array(found.numbers, ARROW[kind], mask=~found.known)
+        )  # fmt: skip
     return pa.table(columns)

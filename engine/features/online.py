@@ -49,7 +49,7 @@ class OnlineFeatures:
         self._features = features
         self.layouts = layouts
         self._filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
-        self._cells = {column: _cell_of(column) for layout in layouts.values() for column in layout.values}
+        self._cells = {column: cell_of(column) for layout in layouts.values() for column in layout.values}
         self._plans = {entity: _Plan(layout, features.aggregates) for entity, layout in layouts.items()}
         self._by_kind: dict[str, tuple[frozenset[str], tuple[tuple[str, Filter], ...]]] = {}
 
@@ -65,9 +65,7 @@ class OnlineFeatures:
             if value is not None:
                 flags = bytes([name in passed for name in layout.flags])
                 values = tuple([cells[column] for column in layout.values])
-                said: Mapping[str, Any] = {name: row[name] for name in layout.told if name in row} or _NOTHING
-                if entity == "user" and event.kind == "account_created":
-                    said = {**said, CREATED: event.time_us}
+                said = told_by(layout, event.kind, event.time_us, row)
                 key = key_of(entity, value)
                 found.append(EntityEvent(entity, key, event_id, event.time_us, max(attempt, 0), flags, values, said))
         return tuple(found)
@@ -102,9 +100,15 @@ class OnlineFeatures:
     def derive(self, row: Row) -> None:
         """Put the derived features into the row, as far as what they need is known."""
         for derived in self._features.derived:
-            value = derived.evaluate(row)
-            if isinstance(value, (int, float, str)):
+            value = derived.value(row)
+            if value is not None:
                 row[derived.name] = value
+
+
+def told_by(layout: LogLayout, kind: str, time_us: int, row: Row) -> Mapping[str, Any]:
+    """What an event tells about an entity itself."""
+    said = {name: row[name] for name in layout.told if name in row} if layout.told else _NOTHING
+    return {**said, CREATED: time_us} if layout.entity == "user" and kind == "account_created" else said
 
 
 def _attempt(event: Event, row: Row) -> int:
@@ -212,7 +216,7 @@ def age_days(told_us: int, first_us: int | None, as_of_us: int) -> float:
     return (as_of_us - min(born_us, as_of_us)) / DAY_US
 
 
-def _cell_of(column: str) -> Callable[[Row], int]:
+def cell_of(column: str) -> Callable[[Row], int]:
     """What an event puts into a value column."""
     how, _, field = column.partition(":")
     if how == "hash":

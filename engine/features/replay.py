@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,14 +16,21 @@ from engine.schema import FIELDS
 from engine.values import EntityEvent, Row
 
 
+class IdsOf(Protocol):
+    """Tells the 64-bit event ids of some rows of histories; asked only for those that columns can't answer."""
+
+    def __call__(self, rows: Ints, /) -> Ints:
+        """In the order of `rows`."""
+
+
 def answer(
-    aggregates: Sequence[Aggregate], histories: Histories, table_rows: Ints, as_of_us: Ints, ids: Ints,
+    aggregates: Sequence[Aggregate], histories: Histories, table_rows: Ints, as_of_us: Ints, ids_of: IdsOf,
     online: OnlineFeatures, layout: LogLayout, found: Mapping[str, Answers],
 ) -> None:  # fmt: skip
     """Fill `found` for one kind of entity.
 
-    `table_rows`, `as_of_us` and `ids` belong to the rows of `histories`: where the answer goes (-1 = not asked), as of
-    when it is decided, and the event's id.
+    `table_rows` and `as_of_us` belong to the rows of `histories`: where the answer goes (-1 = not asked), and as of
+    when it is decided.
     """
     in_columns = histories.rows.asked & _exact(histories, as_of_us, layout)
     columnar = [a for a in aggregates if not (a.dispositions and a.measure in NEED_ONLINE)]
@@ -35,7 +42,7 @@ def answer(
             column.numbers[targets], column.known[targets] = answers.numbers, answers.known
     rest = {a.name for a in aggregates} - {a.name for a in columnar}
     wanted = histories.rows.asked if rest else histories.rows.asked & ~in_columns
-    for at, row in _replay(histories, wanted, as_of_us, ids, online, layout):
+    for at, row in _replay(histories, wanted, as_of_us, ids_of, online, layout):
         for name in rest if in_columns[at] else [a.name for a in aggregates]:
             value, column = row.get(name), found[name]
             column.numbers[table_rows[at]], column.known[table_rows[at]] = value or 0, value is not None
@@ -59,24 +66,25 @@ def _fold(histories: Histories, aggregate: Aggregate, layout: LogLayout) -> Answ
 
 
 def _replay(
-    histories: Histories, wanted: Mask, as_of_us: Ints, ids: Ints, online: OnlineFeatures, layout: LogLayout
+    histories: Histories, wanted: Mask, as_of_us: Ints, ids_of: IdsOf, online: OnlineFeatures, layout: LogLayout
 ) -> Iterator[tuple[int, Row]]:
     """(row, its features) of the wanted rows: each log as it was at that admission, read by the online code."""
     rows = histories.rows
     for group in np.unique(rows.group[wanted]):
         start, end = np.searchsorted(rows.group, [group, group + 1]).tolist()
+        ids = dict(zip(range(start, end), ids_of(np.arange(start, end)).tolist(), strict=True))
         steps = [(int(rows.seq[at]), 0, at, 0, "", 0) for at in range(start, end)]
         steps += _news(histories, start, end)
         log: dict[int, bytes] = {}
         outcomes: list[list[Any]] = []
         for seq, is_news, at, code, kind, known_us in sorted(steps):
             if kind:
-                outcomes.append([int(ids[at]), kind, 0, known_us])
+                outcomes.append([ids[at], kind, 0, known_us])
             elif is_news:
                 log[at] = layout.with_byte(log[at], 0, layout.disposition_at, code)
             else:
                 entry = EntityEvent(
-                    layout.entity, b"", int(ids[at]), int(rows.time_us[at]), 0, rows.flags[at].tobytes(),
+                    layout.entity, b"", ids[at], int(rows.time_us[at]), 0, rows.flags[at].tobytes(),
                     tuple(rows.values[at].tolist()),
                 )  # fmt: skip
                 if wanted[at]:

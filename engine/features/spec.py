@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from engine.eventlog import Evaluate, Filter, LogLayout
 
@@ -63,6 +64,11 @@ class Derived:
     type: str
     unit: str
     meaning: str
+
+    def value(self, row: Mapping[str, Any]) -> Any:
+        """Its value for a row; None where that can't be known."""
+        value = self.evaluate(row)
+        return value if isinstance(value, (int, float, str)) else None
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Histories:
     settled: Later
     outcomes: dict[str, Later]
     keep: int
-    _reach: dict[tuple[int, int], tuple[Ints, Ints]] = field(default_factory=dict)
+    _windows: dict[tuple[int, int], tuple[Ints, Ints]] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[Histories, Ints]]:
         """Itself, or cut between groups so that moments fit into 64 bits; each with its rows' numbers here."""
@@ -189,29 +189,25 @@ class Histories:
         found: Ints = np.searchsorted(self._asked_seqs, line, "right")
         return found
 
-    def reach(self, aggregate: Aggregate) -> tuple[Ints, Ints]:
-        """For every row the run of asked rows whose window holds it and whose log still keeps it."""
-        window = (aggregate.window_us, aggregate.offset_us)
-        if window not in self._reach:
-            rows, every = self.rows, np.arange(len(self.rows))
-            start_us = rows.time_us + aggregate.offset_us
-            first = np.maximum(self.not_before(every, start_us), self.after_rank(every, rows.rank))
-            last = self.not_before(every, start_us + aggregate.window_us)
-            last = np.minimum(last, self.after_rank(every, rows.rank + self.keep))
-            self._reach[window] = first, np.maximum(first, last)
-        return self._reach[window]
+    def reach(self, aggregate: Aggregate, row: Ints) -> tuple[Ints, Ints]:
+        """For some rows the run of asked rows whose window holds it and whose log still keeps it."""
+        start_us, rank = self.rows.time_us[row] + aggregate.offset_us, self.rows.rank[row]
+        first = np.maximum(self.not_before(row, start_us), self.after_rank(row, rank))
+        last = self.not_before(row, start_us + aggregate.window_us)
+        last = np.minimum(last, self.after_rank(row, rank + self.keep))
+        return first, np.maximum(first, last)
 
     def seen(self, aggregate: Aggregate, flag: int) -> Runs:
         """Runs of the rows that the filter lets through, cut to the time in which their disposition is wanted."""
-        first, last = self.reach(aggregate)
         if not aggregate.dispositions:
             row = np.flatnonzero(self.rows.flags[:, flag])
-            return row, first[row], last[row]
+            return row, *self.reach(aggregate, row)
         row, code, since, until = self._standing(flag)
         wanted = np.isin(code, aggregate.dispositions)
         row, since, until = row[wanted], since[wanted], until[wanted]
-        begin = np.maximum(first[row], since)
-        return row, begin, np.maximum(begin, np.minimum(last[row], until))
+        first, last = self.reach(aggregate, row)
+        begin = np.maximum(first, since)
+        return row, begin, np.maximum(begin, np.minimum(last, until))
 
     def _standing(self, flag: int) -> tuple[Ints, Ints, Ints, Ints]:
         """Rows of a flag, each disposition that they had, and the asked rows to which they had it."""
@@ -246,6 +242,12 @@ class Histories:
 
     def bounds(self, aggregate: Aggregate) -> tuple[Ints, Ints]:
         """For every asked row the rows first..last (end excluded) of its window."""
+        window = (aggregate.window_us, aggregate.offset_us)
+        if window not in self._windows:
+            self._windows[window] = self._window(aggregate)
+        return self._windows[window]
+
+    def _window(self, aggregate: Aggregate) -> tuple[Ints, Ints]:
         asked, time_us = self.asked, self.rows.time_us[self.asked]
         end_us = time_us - aggregate.offset_us
         first = np.searchsorted(self._moments, self.moment(asked, end_us - aggregate.window_us), "right")

@@ -18,11 +18,14 @@ import pyarrow as pa
 import pytest
 
 from benchmarks.handbook import MAPPING, Collected
+from engine.batch.frames import features_of
 from engine.batch.history import History, from_journal
 from engine.batch.load import load
 from engine.batch.mapping import load_mapping
 from engine.bootstrap import open_engine, open_program, open_stores
 from engine.features.offline import build
+from engine.loader import load_program
+from engine.profiles.identity import Identity
 from engine.scoring.config import read_config
 from engine.settings import Settings
 from engine.sink import ImportSink
@@ -125,6 +128,62 @@ async def lived(settings: Settings, folder: Path) -> None:
         else:
             await engine.record_outcome(what)
     await engine.close()
+
+
+def columns_recounted(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The handbook's features of the whole file, by its definitions: each customer and terminal by itself."""
+    second = frame.TX_DATETIME.to_numpy().astype("datetime64[s]").astype(np.int64)
+    cents = np.rint(frame.TX_AMOUNT.to_numpy() * 100).astype(np.int64)
+    fraud = frame.TX_FRAUD.to_numpy().astype(np.int64)
+    found: dict[str, np.ndarray] = {
+        "txn.is_weekend": frame.TX_DATETIME.dt.day_of_week.to_numpy() >= 5,
+        "txn.is_night": frame.TX_DATETIME.dt.hour.to_numpy() <= 6,
+    }
+    for days in (1, 7, 30):
+        paid, mean, here, risk = (np.zeros(len(frame)) for _ in range(4))
+        for rows in frame.groupby("CUSTOMER_ID").indices.values():
+            start = np.searchsorted(second[rows], second[rows] - days * DAY_S, "right")
+            sums = np.concatenate(([0], np.cumsum(cents[rows])))
+            until = np.arange(1, len(rows) + 1)  # with this one, without what stands below it in the same second
+            paid[rows], mean[rows] = until - start, (sums[until] - sums[start]) / (100 * (until - start))
+        for rows in frame.groupby("TERMINAL_ID").indices.values():
+            start = np.searchsorted(second[rows], second[rows] - (7 + days) * DAY_S, "right")
+            until = np.searchsorted(second[rows], second[rows] - 7 * DAY_S, "right")
+            sums = np.concatenate(([0], np.cumsum(fraud[rows])))
+            here[rows] = until - start
+            risk[rows] = np.where(until > start, (sums[until] - sums[start]) / np.maximum(until - start, 1), 0.0)
+        found |= {f"user.payments_{days}d": paid, f"user.amount_mean_{days}d": mean}
+        found |= {f"merchant.payments_{days}d": here, f"merchant.fraud_rate_{days}d": risk}
+    return found
+
+
+def test_every_row_of_the_file_in_columns(tmp_path):
+    """`arbiter features build` gives the definitions' numbers for all rows and features of the file, in every bit."""
+    path = shared_data() / "fraud" / "transactions.parquet"
+    program = load_program(EXAMPLE / "rules", tmp_path, Identity(bytes(32)), lambda: 0, with_models=False)
+    table, summary = features_of(
+        program, path, load_mapping(MAPPING), workdir=tmp_path, quarantine=tmp_path / "bad", now_us=LATER_US
+    )
+    frame = pd.read_parquet(path)
+    assert summary is None, "read in columns, not row by row"
+    assert table.column("event_id").to_pylist() == [f"handbook-{number}" for number in frame.TRANSACTION_ID]
+    wanted = columns_recounted(frame)
+    assert wanted.keys() == set(program.feature_set.names)
+    for name, values in wanted.items():
+        assert table.column(name).null_count == 0
+        assert (table.column(name).to_numpy() == values).all(), name
+
+
+def test_columns_are_what_the_service_saw(frame, seen, tmp_path):
+    """The same transactions read in columns and from the journal, in every bit and type."""
+    table, _ = seen
+    frame.to_parquet(tmp_path / "all.parquet")
+    program = load_program(EXAMPLE / "rules", tmp_path, Identity(bytes(32)), lambda: 0, with_models=False)
+    columns, _ = features_of(
+        program, tmp_path / "all.parquet", load_mapping(MAPPING), workdir=tmp_path, quarantine=tmp_path / "bad",
+        now_us=LATER_US, fields=("txn.amount_base",),
+    )  # fmt: skip
+    assert columns.equals(table)
 
 
 def told(what: str, count: int, share: float | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -15,21 +14,23 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.batch.history import History, Seen
 from engine.eventlog import hash64
+from engine.features.columnar import build_frame
+from engine.features.frame import Column, Frame
 from engine.features.offline import Arrival, Heard, Item, Settled, build
 from engine.features.spec import Aggregate
 from engine.intake import read_event
-from engine.loader import load_program
-from engine.profiles.identity import Identity
 from engine.program import Program
-from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
+from engine.schema import DERIVED, DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import Event
-from tests.conftest import NOW_US, POLICY
-from tests.memory import MemoryProfiles
+from tests.conftest import NOW_US
+from tests.memory import MemoryProfiles, program_of
 
 HOUR_US = 3_600_000_000
 LONG = os.environ.get("ARBITER_LONG") == "1"
@@ -114,14 +115,7 @@ WON = "dispute_won"
 def small() -> Program:
     """Every measure, with offsets, filters and dispositions, over logs that keep six events."""
     with TemporaryDirectory() as folder:
-        rules = Path(folder) / "rules"
-        shutil.copytree(POLICY, rules)
-        for part in ("risk", "patterns"):
-            shutil.rmtree(rules / part)
-        (rules / "snoozes.yaml").unlink()
-        shutil.rmtree(rules / "lists")
-        (rules / "features.yaml").write_text(FEATURES)
-        return load_program(rules, rules, Identity(bytes(32)), lambda: NOW_US, with_models=False)
+        return program_of(Path(folder) / "rules", FEATURES)
 
 
 # --- any history -----------------------------------------------------------------------------------------------------
@@ -396,6 +390,57 @@ def test_what_comes_later_changes_nothing_earlier(came, cut):
     whole = build(small().feature_set, small().features, steps).to_pylist()
     part = build(small().feature_set, small().features, steps[:cut]).to_pylist()
     assert part == whole[: len(part)]
+
+
+def framed(came: Sequence[Came | Mapping[str, Any]]) -> Frame | None:
+    """The same as a frame, as a file would give it: in order of time, outcomes beside their events; None if empty."""
+    first = {c.event.id: c.event for c in reversed(came) if isinstance(c, Came)}
+    plain = [e for e in first.values() if e.kind not in {"payment_result", "challenge_result"}]
+    plain.reverse()
+    events = sorted(plain, key=lambda event: event.time_us)
+    rows = {event.id: at for at, event in enumerate(events)}
+    told: dict[str, dict[int, int]] = {}
+    for outcome in came:
+        if isinstance(outcome, dict) and outcome["event_id"] in rows:
+            at = rows[outcome["event_id"]]
+            known = max(outcome["known_us"], events[at].time_us)
+            told.setdefault(outcome["kind"], {}).setdefault(at, known)
+    fields = {name: coded([event.fields.get(name) for event in events]) for name in FIELDS.keys() - DERIVED}
+    fields["event.kind"] = coded([event.kind for event in events])
+    outcomes = {kind: (np.array([*by]), np.array([*by.values()])) for kind, by in told.items()}
+    times = np.array([event.time_us for event in events], np.int64)
+    if not events:
+        return None
+    return Frame(pa.array([e.id for e in events]), times, fields, outcomes, small().rates, lambda market: "")
+
+
+def coded(values: Sequence[Any]) -> Column:
+    """A column of plain values."""
+    known = [value for value in values if value is not None]
+    codes = np.full(len(values), -1)
+    codes[[value is not None for value in values]] = np.arange(len(known))
+    return Column(codes, known)
+
+
+@settings(max_examples=5_000 if LONG else 150, deadline=None)
+@given(came=histories())
+def test_a_frame_gives_what_its_events_give(came):
+    """Columns of events have the features of the same events opened one by one, in every bit and type."""
+    frame = framed(came)
+    if frame is None:
+        return
+    events = {c.event.id: c.event for c in reversed(came) if isinstance(c, Came)}
+    ids, steps = frame.ids.to_pylist(), list[Seen | dict[str, Any]]()
+    for kind, (rows, known) in frame.outcomes.items():
+        for row, known_us in zip(rows.tolist(), known.tolist(), strict=True):
+            steps.append({"event_id": ids[row], "kind": kind, "time_us": known_us, "known_us": known_us})
+    steps += [Seen(events[event_id], events[event_id].time_us, False) for event_id in ids]
+    fields = ("txn.amount_base", "user.language", "basket.quantity")
+    program = small()
+    opened = build(program.feature_set, program.features, History(program, iter(steps)).items(), fields=fields)
+    columns = build_frame(program.feature_set, program.features, frame, program.identity.key, fields=fields)
+    assert columns.schema == opened.schema
+    assert columns.to_pylist() == opened.to_pylist()
 
 
 def test_no_history():

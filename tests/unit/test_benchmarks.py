@@ -18,6 +18,7 @@ from engine.intake import read_event
 from engine.language import Schema, check_text, compile_rows
 from engine.schema import ENTITIES
 from engine.values import Result
+from tests.conftest import shared_data
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {
@@ -52,6 +53,19 @@ def test_the_quick_run_prints_every_figure_with_its_spread():
     for name, value in figures.items():
         low, high = spreads[name]
         assert 0 < low <= value <= high < math.inf, name
+
+
+def test_the_benchmark_of_features_measures_rows_time_and_memory():
+    """`--quick --json` ends with figures of a run in columns."""
+    shared_data()
+    command = [sys.executable, "-m", "benchmarks.features", "--quick", "--json"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    figures = json.loads(run.stdout.splitlines()[-1])
+    assert (figures["rows"], figures["features"]) == (100_000, 14)
+    assert figures["cpu_seconds"] > 0
+    assert figures["seconds"] > 0
+    assert 50 < figures["peak_mib"] < 1_000
 
 
 def test_the_rules_have_the_shares_that_the_benchmark_promises(tmp_path, rows):
