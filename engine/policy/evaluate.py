@@ -82,7 +82,7 @@ class RuleSet:
 
 
 def first_only(
-    hits: Sequence[RuleHit], sources: Sequence[Source], firsts: Mapping[str, Rule]
+    hits: list[RuleHit], sources: list[Source], firsts: Mapping[str, Rule]
 ) -> tuple[list[RuleHit], list[Source]]:
     """Without what hits in a table after its first hit; a row that can't be known hits if it says so."""
     reached: set[str] = set()
@@ -93,6 +93,8 @@ def first_only(
             if rule.first in reached:
                 late.add(rule.id)
             reached.add(rule.first)
+    if not late:
+        return hits, sources
     return [h for h in hits if h.rule not in late], [s for s in sources if s.reason.source[5:] not in late]
 
 
