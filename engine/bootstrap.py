@@ -7,6 +7,8 @@ from pathlib import Path
 
 from engine.activation import Activations, now_us
 from engine.bulk import replay
+from engine.errors import NotFound, PolicyError
+from engine.explaining import Explainers, Follower
 from engine.journal.sqlite import SqliteJournal
 from engine.keeper import Keeper, Sink
 from engine.language import Diagnostics
@@ -57,6 +59,19 @@ def open_activations(settings: Settings, journal: SqliteJournal, *, with_models:
     return Activations(journal.programs, load, settings.rules)
 
 
+def open_programs(settings: Settings, journal: SqliteJournal) -> Callable[[str], Program]:
+    """Digest → the program that decisions name by it, without its models; the folder's where it was never live."""
+    activations = open_activations(settings, journal, with_models=False)
+
+    def load(digest: str) -> Program:
+        try:
+            return activations.of(activations.bundle(digest))
+        except (NotFound, PolicyError):
+            return activations.draft()[0]
+
+    return load
+
+
 async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> None:
     """The background work of an installation, until cancelled."""
     profiles, journal = open_stores(settings)
@@ -64,7 +79,8 @@ async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, 
     renew = open_activations(settings, journal, with_models=False).current
     program = renew()
     profiles.open(program.layouts)
-    keeper = Keeper(program, profiles, journal, settings.state, sinks, renew)
+    explain = Follower(journal, Explainers(settings.models), open_programs(settings, journal))
+    keeper = Keeper(program, profiles, journal, settings.state, sinks, renew, explain)
     keeper.recover()
     try:
         await keeper.run()

@@ -1,4 +1,7 @@
-"""The background work of one installation, in a process of its own: checkpoints, reconciliation, the outbox."""
+"""The background work of one installation, in a process of its own.
+
+Checkpoints, reconciliation, the outbox, and the explaining of scores.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import structlog
 
 from engine.bulk import entries_of, replay
 from engine.errors import ArbiterError, BodyConflict, Unavailable
+from engine.explaining import Follower
 from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Admit, Pending
@@ -28,6 +32,7 @@ RECONCILE_S = 60.0
 UNDECIDED_AFTER_US = 60 * 1_000_000
 """An admission without a record for so long was given up: its caller's deadline has passed."""
 OUTBOX_S = 0.5
+EXPLAIN_S = 0.2
 CHANGES_AT_ONCE = 500
 FIRST_RETRY_US = 2_000_000
 LAST_RETRY_US = 3_600_000_000
@@ -45,9 +50,10 @@ class Keeper:
 
     def __init__(
         self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path,
-        sinks: Mapping[str, Sink], load: Callable[[], Program] | None = None,
+        sinks: Mapping[str, Sink], load: Callable[[], Program] | None = None, explain: Follower | None = None,
     ) -> None:  # fmt: skip
         """`load` gives the program that the policy's folder holds now; without it the first one stays."""
+        self._explain = explain
         self._program, self._profiles, self._journal = program, profiles, journal
         self._folder, self._sinks, self._load = folder, sinks, load
         self._applied = 0
@@ -60,6 +66,7 @@ class Keeper:
             self._every(CHECKPOINT_S, self.checkpoint),
             self._every(RECONCILE_S, self.reconcile),
             self._every(OUTBOX_S, self.dispatch),
+            *([self._every(EXPLAIN_S, self._explain.follow)] if self._explain else ()),
         )
 
     async def _every(self, seconds: float, step: Any) -> None:

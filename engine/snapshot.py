@@ -29,6 +29,8 @@ def snapshot(case: Case, decision: Decision) -> dict[str, Any]:
         "features": {name: row[name] for name in case.program.feature_set.names if name in row},
         "truncated": case.truncated, "opened_us": case.opened_us, "trace": [pack_trace(found) for found in case.found],
     }  # fmt: skip
+    if case.score is not None:
+        kept["model"] = case.program.models[case.event.kind].name
     if case.risk is not None and case.risk is not decision.user_risk:
         kept["risk_before"] = pack_risk(case.risk)
     if case.measures:

@@ -124,10 +124,10 @@ def _trained(
 ) -> tuple[TrainConfig, TrainedModel, list[str]]:
     """The configuration with its windows, the model, and what should be said about its labels."""
 
-    def told(what: str, count: int, share: float | None) -> None:
+    def progress(what: str, count: int, share: float | None) -> None:
         meter(share, f"{count:,} {what}", "reading the history")
 
-    with _steps(source, settings, told) as steps:
+    with _steps(source, settings, progress) as steps:
         history = History(program, steps)
         table = training_table(program, history, wanted)
     if wanted.window == _LATER:
@@ -135,7 +135,9 @@ def _trained(
     table = with_labels(table, program, history, wanted, mature_us)
     meter(None, f"on {wanted.window}", "training")
     counts = ", ".join(f"{count:,} {name}" for name, count in classes(table, wanted).items())
-    return wanted, train(table, wanted), [f"{len(table):,} events: {counts}", *remarks(wanted, table, mature_us)]
+    trained = train(table, wanted)
+    told = [f"{len(table):,} events: {counts}", *remarks(wanted, table, mature_us), *trained.remarks]
+    return wanted, trained, told
 
 
 @contextmanager
@@ -182,6 +184,6 @@ def _metrics(metrics: dict[str, float], console: Console) -> None:
     table.add_column()
     table.add_column(justify="right")
     for name, value in metrics.items():
-        whole = name in {"rows", "fraud"}
+        whole = name in {"rows", "fraud", "groups_that_fit"}
         table.add_row("   ", name.replace("_", " "), f"{value:,.0f}" if whole else f"{value:.4f}")
     console.print(table)

@@ -18,12 +18,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """All files of a model folder, in memory."""
+    """All files of a model folder, in memory, and what should be said of them."""
 
     manifest: Manifest
     onnx: bytes
     parity: bytes
     report: str
+    remarks: tuple[str, ...] = ()
 
 
 def write_model(root: Path, trained: TrainedModel) -> Path:

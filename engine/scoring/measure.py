@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,26 +17,47 @@ from engine.scoring.manifest import Threshold
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+GROUPS = 10
+GROUPS_WANTED = 8
+"""So many groups of scores must have their fraud inside the interval: of ten, one is outside now and then by chance."""
 
 
 def evaluate(scores: Floats, fraud: Mask, time_us: Ints, group: Ints, alerts_per_day: int = 100) -> dict[str, float]:
     """All metrics of calibrated scores, by name.
 
     `auc` and `average_precision` (0..1, higher is better), `card_precision_K` (see `card_precision`), `brier` and
-    `log_loss` (lower is better), `rows`, `fraud` (observed) and `expected` (sum of the scores).
+    `log_loss` (lower is better), `rows`, `fraud` (observed), `expected` (sum of the scores) with its 95 % Poisson
+    interval `expected_low` and `expected_high`, `groups_that_fit` (of the ten of `reliability`).
     """
     if not fraud.any() or fraud.all():
         raise ModelError(f"nothing can be measured on {len(fraud)} rows with {int(fraud.sum())} frauds")
+    (total,) = reliability(scores, fraud, 1)
     return {
         "rows": float(len(fraud)),
         "fraud": float(fraud.sum()),
-        "expected": float(scores.sum()),
+        "expected": total.expected,
+        "expected_low": total.low,
+        "expected_high": total.high,
+        "groups_that_fit": float(sum(group.fits for group in reliability(scores, fraud))),
         "auc": float(roc_auc_score(fraud, scores)),
         "average_precision": float(average_precision_score(fraud, scores)),
         f"card_precision_{alerts_per_day}": card_precision(scores, fraud, time_us, group, alerts_per_day),
         "brier": float(brier_score_loss(fraud, scores)),
         "log_loss": float(log_loss(fraud, scores)),
     }
+
+
+def calibration_verdict(metrics: Mapping[str, float]) -> tuple[bool, str]:
+    """Whether scores of test rows can be read as probabilities, from what `evaluate` gave; and that in words."""
+    fraud, groups = metrics["fraud"], metrics["groups_that_fit"]
+    total = metrics["expected_low"] <= fraud <= metrics["expected_high"]
+    told = (
+        f"{fraud:,.0f} frauds where {metrics['expected']:,.0f} were expected (95 %: {metrics['expected_low']:,.0f} to "
+        f"{metrics['expected_high']:,.0f}), {groups:.0f} of {GROUPS} score groups fit"
+    )
+    if total and groups >= GROUPS_WANTED:
+        return True, f"calibration holds: {told}"
+    return False, f"calibration does not hold: {told}; calibrate on a later window, with `calibrate:`"
 
 
 def card_precision(scores: Floats, fraud: Mask, time_us: Ints, group: Ints, k: int) -> float:
@@ -86,7 +108,7 @@ class Group:
         return self.low <= self.observed <= self.high
 
 
-def reliability(scores: Floats, fraud: Mask, groups: int = 10) -> tuple[Group, ...]:
+def reliability(scores: Floats, fraud: Mask, groups: int = GROUPS) -> tuple[Group, ...]:
     """Groups of equal size by score, lowest first."""
     order = np.argsort(scores, kind="stable")
     return tuple(_group(scores[part], fraud[part]) for part in np.array_split(order, groups) if len(part))

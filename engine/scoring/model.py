@@ -38,6 +38,11 @@ class ScoringModel:
         return self.manifest.features
 
     @property
+    def name(self) -> str:
+        """`payment/1`: how the policy names it."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+    @property
     def event_kind(self) -> str:
         """The event kind that the score is about."""
         return self.manifest.event_kind
@@ -71,14 +76,14 @@ def load_model(
             f"model {manifest.name} {manifest.version} was trained on feature definitions {known}, in use are "
             f"{expected_definitions}: same names, other meaning. Train it again."
         )
-    data = _verified(folder / "model.onnx", ensemble.MAX_BYTES, manifest.model_digest)
+    data = verified(folder / "model.onnx", ensemble.MAX_BYTES, manifest.model_digest)
     model = ensemble.Model(data, manifest.features)
-    parity.check_parity(model, _verified(folder / "parity.csv", parity.MAX_BYTES, manifest.parity_digest))
+    parity.check_parity(model, verified(folder / "parity.csv", parity.MAX_BYTES, manifest.parity_digest))
     fitted = calibration(manifest.calibration.kind, manifest.calibration.parameters)
     return ScoringModel(manifest, model, fitted, digest(raw))
 
 
-def _verified(path: Path, max_bytes: int, wanted: str) -> bytes:
+def verified(path: Path, max_bytes: int, wanted: str) -> bytes:
     """The bytes of a file whose digest the manifest names."""
     data = read_bounded(path, max_bytes)
     if digest(data) != wanted:

@@ -24,7 +24,7 @@ INPUT, OUTPUT, DOMAIN, OPERATOR = "features", "margin", "ai.onnx.ml", "TreeEnsem
 MAX_BYTES = 64_000_000
 VERSIONS = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
 NODE_PARTS = ("treeids", "nodeids", "featureids", "values", "modes", "truenodeids", "falsenodeids",
-               "missing_value_tracks_true")  # fmt: skip
+               "missing_value_tracks_true", "hitrates")  # fmt: skip
 TARGET_PARTS = ("treeids", "nodeids", "ids", "weights")
 FIXED: dict[str, Any] = {"n_targets": 1, "aggregate_function": b"SUM", "post_transform": b"NONE", "base_values": [0.0]}
 
@@ -85,8 +85,11 @@ class Model:
         return [np.nan if value is None else float(value) for value in values]
 
 
-def check_graph(data: bytes, width: int) -> None:
-    """ModelError unless `data` is one sound tree ensemble over `width` features and nothing else."""
+Parts = dict[str, npt.NDArray[Any]]
+
+
+def check_graph(data: bytes, width: int) -> tuple[Parts, Parts]:
+    """Nodes and leaves by part; ModelError unless `data` is one sound tree ensemble over `width` features."""
     if len(data) > MAX_BYTES:
         raise ModelError(f"model.onnx has {len(data):,} bytes; at most {MAX_BYTES:,} are loaded")
     try:
@@ -95,7 +98,7 @@ def check_graph(data: bytes, width: int) -> None:
         raise ModelError("model.onnx is not an ONNX file, or is cut off") from error
     node = _only_node(proto)
     _check_ends(proto.graph, width)
-    _check_trees({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, width)
+    return _check_trees({a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}, width)
 
 
 def _only_node(proto: Any) -> Any:
@@ -124,7 +127,7 @@ def _check_ends(graph: Any, width: int) -> None:
         )
 
 
-def _check_trees(given: dict[str, Any], width: int) -> None:
+def _check_trees(given: dict[str, Any], width: int) -> tuple[Parts, Parts]:
     known = {f"nodes_{p}" for p in NODE_PARTS} | {f"target_{p}" for p in TARGET_PARTS} | set(FIXED)
     if set(given) != known:
         raise ModelError(
@@ -139,9 +142,10 @@ def _check_trees(given: dict[str, Any], width: int) -> None:
         if len({len(part) for part in parts.values()}) != 1:
             raise ModelError("model.onnx: the parts of the trees differ in length")
     _check_nodes(nodes, targets, width)
+    return nodes, targets
 
 
-def _check_nodes(nodes: dict[str, npt.NDArray[Any]], targets: dict[str, npt.NDArray[Any]], width: int) -> None:
+def _check_nodes(nodes: Parts, targets: Parts, width: int) -> None:
     """Every tree is a tree, its nodes numbered breadth first as `engine.scoring.trees` does, each leaf with one weight.
 
     Then the inner node of rank r (from 0) has the children 2r + 1 and 2r + 2, and each child comes after its parent:
@@ -163,6 +167,7 @@ def _check_nodes(nodes: dict[str, npt.NDArray[Any]], targets: dict[str, npt.NDAr
         and bool(np.all(left[inner] > ids[inner]))
         and bool(np.all((nodes["featureids"] >= 0) & (nodes["featureids"] < width)))
         and bool(np.all(np.isfinite(nodes["values"])) and np.all(np.isfinite(targets["weights"])))
+        and bool(np.all(np.isfinite(nodes["hitrates"]) & (nodes["hitrates"] >= 0)))
         and np.array_equal(targets["treeids"], trees[leaf])
         and np.array_equal(targets["nodeids"], ids[leaf])
         and not np.any(targets["ids"])

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.scoring.manifest import Manifest
-from engine.scoring.measure import Group, at_threshold, reliability
+from engine.scoring.measure import Group, at_threshold, calibration_verdict, reliability
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -18,6 +18,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
 table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #dde3ea;text-align:left}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}svg text{font:11px system-ui,sans-serif;fill:#4a5866}
+.good{color:#1b7f4d}.bad{color:#c8321f}
 .row{display:flex;flex-wrap:wrap;gap:2rem}small{color:#4a5866}
 """
 
@@ -28,7 +29,7 @@ def render(manifest: Manifest, scores: Floats, fraud: Mask, gains: Mapping[str, 
     on = "test rows" if manifest.test else "calibration rows"
     groups = reliability(scores, fraud)
     parts = [
-        f"<h1>Model {escape(title)}</h1>", _facts(manifest),
+        f"<h1>Model {escape(title)}</h1>", _facts(manifest), _verdict(manifest),
         "<div class=row>",
         _figure(f"Calibration on {on}", "Ten groups of equal size, from low scores to high: fraud expected (line, with "
                 "its 95 % interval) and observed (dot).", _calibration(groups)),
@@ -60,6 +61,13 @@ def _facts(manifest: Manifest) -> str:
     measured = [("test window", str(manifest.test.window) if manifest.test else "none")]
     measured += [(name.replace("_", " "), f"{value:,.4f}".rstrip("0").rstrip(".")) for name, value in metrics.items()]
     return f"<div class=row>{_table([], measured)}{_table([], learnt)}</div>"
+
+
+def _verdict(manifest: Manifest) -> str:
+    if manifest.test is None:
+        return "<p>Calibration was not tested: there is no test window.</p>"
+    holds, told = calibration_verdict(manifest.test.metrics)
+    return f"<p class={'good' if holds else 'bad'}>{escape(told[0].upper() + told[1:])}.</p>"
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

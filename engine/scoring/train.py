@@ -8,6 +8,7 @@ Rows are split by event time only, labels count as known at the cut-off. Same ta
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import xgboost
 
 from engine.errors import ModelError
-from engine.scoring import measure, report, rows
+from engine.scoring import measure, report, rows, suspects
 from engine.scoring.calibrate import Calibration, fit_logistic
 from engine.scoring.codec import time_text
 from engine.scoring.config import TrainConfig
@@ -40,6 +41,7 @@ def train(table: pa.Table, config: TrainConfig) -> TrainedModel:
     data = rows.read_rows(table, config.features, config.columns)
     learn = data[rows.mature(data, config.window, config.cut_off)]
     _check_classes(learn, config)
+    suspects.check_leaks(learn, config.features, config.trusted)
     rounds = _rounds(learn, config)
     booster = _fit(learn, config, rounds)
     onnx = export_trees(bytes(booster.save_raw("json")), len(config.features))
@@ -55,7 +57,8 @@ def train(table: pa.Table, config: TrainConfig) -> TrainedModel:
         margins, held, scores = model.margins(tested.matrix), tested, fitted.scores(model.margins(tested.matrix))
         metrics = measure.evaluate(scores, tested.fraud, tested.time_us, tested.group, config.alerts_per_day)
         manifest = replace(manifest, test=Test(config.test or config.window, metrics))
-    return TrainedModel(manifest, onnx, parity, report.render(manifest, scores, held.fraud, _gains(booster, config)))
+    page = report.render(manifest, scores, held.fraud, _gains(booster, config))
+    return TrainedModel(manifest, onnx, parity, page, tuple(_remarks(manifest, learn, config)))
 
 
 def _check(config: TrainConfig) -> None:
@@ -79,6 +82,14 @@ def _check_classes(learn: Rows, config: TrainConfig) -> None:
             f"{len(learn)} rows of {config.window} have a label known at {time_text(config.cut_off)}, {fraud} of them "
             "fraud; both classes are needed. Widen the window, or move the cut-off."
         )
+
+
+def _remarks(manifest: Manifest, learn: Rows, config: TrainConfig) -> Iterator[str]:
+    """What whoever trains should know, although it stops nothing."""
+    if same := suspects.constants(learn, config.features):
+        yield f"the same in every row, so nothing was learnt from it: {', '.join(same)}"
+    if manifest.test is not None:
+        yield measure.calibration_verdict(manifest.test.metrics)[1]
 
 
 def _parameters(config: TrainConfig) -> dict[str, Any]:

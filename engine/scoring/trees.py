@@ -1,7 +1,8 @@
 """From XGBoost's own JSON to ONNX: the same trees, the same float32 thresholds, margins from base margin 0.
 
 XGBoost goes left when `value < threshold`, in float32, and by a stored direction when the value is missing: that is
-BRANCH_LT with `missing_value_tracks_true`. Sums run in tree order in both.
+BRANCH_LT with `missing_value_tracks_true`. Sums run in tree order in both. `nodes_hitrates` keeps how much training
+weight came through each node, which explanations need and scoring doesn't read.
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ def _add_tree(number: int, tree: dict[str, Any], nodes: dict[str, list[Any]], ta
     new = {old: position for position, old in enumerate(order)}
     for old in order:
         leaf, value = left[old] == -1, tree["split_conditions"][old]
-        row = (number, new[old], 0, 0.0, "LEAF", 0, 0, 0) if leaf else (
+        weight = tree["sum_hessian"][old]
+        row = (number, new[old], 0, 0.0, "LEAF", 0, 0, 0, weight) if leaf else (
             number, new[old], tree["split_indices"][old], value, "BRANCH_LT", new[left[old]], new[right[old]],
-            int(tree["default_left"][old]))  # fmt: skip
+            int(tree["default_left"][old]), weight)  # fmt: skip
         for part, item in zip(nodes.values(), row, strict=True):
             part.append(item)
         if leaf:
