@@ -28,11 +28,17 @@ class Silence:
         """Nothing."""
 
 
-def open_program(settings: Settings, *, with_models: bool = True, diagnostics: Diagnostics | None = None) -> Program:
-    """The program that the settings' folders hold now; what is found on the way is in `diagnostics` too."""
+def open_program(
+    settings: Settings, *, with_models: bool = True, diagnostics: Diagnostics | None = None,
+    clock: Callable[[], int] = now_us,
+) -> Program:  # fmt: skip
+    """The program that the settings' folders hold now; what is found on the way is in `diagnostics` too.
+
+    `clock`: as of when lists are asked.
+    """
     identity = Identity(hash_key(settings.hash_key_file))
     return load_program(
-        settings.rules, settings.models, identity, now_us, with_models=with_models, diagnostics=diagnostics
+        settings.rules, settings.models, identity, clock, with_models=with_models, diagnostics=diagnostics
     )
 
 

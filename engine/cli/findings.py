@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import orjson
 
+from engine.batch.rule_tests import TestReport
 from engine.language import Diagnostic, Diagnostics, declared_codes
 
 FORMATS = ("text", "json", "sarif", "github")
@@ -78,6 +79,42 @@ def as_github(found: Diagnostics, folder: Path, failure: str) -> str:
         ends = f"line={place.line},col={place.column},endColumn={place.column + item.length}"
         lines.append(f"::{item.severity} file={file},{ends},title={item.code}::{_escaped(_said(item))}")
     return "\n".join(lines)
+
+
+def report_as_text(report: TestReport, coverage: bool) -> str:
+    """What came out differently, as a person reads it, then the counts."""
+    lines: list[str] = []
+    for failed in report.failed:
+        lines.append(f"{failed.case.place}: {failed.case.name}")
+        for what, expected, got in failed.differences:
+            lines += [f"    {what}", f"      expected  {expected}", f"      got       {got}"]
+    if coverage:
+        width = max(map(len, report.coverage), default=4)
+        lines.append(f"{'rule':{width}}    hit   miss  unknown")
+        for rule, given in report.coverage.items():
+            mark = "  lacks a hit or a miss" if rule in report.uncovered else ""
+            lines.append(f"{rule:{width}} {given.hit:6} {given.miss:6} {given.unknown:8}{mark}")
+    covered = len(report.coverage) - len(report.uncovered)
+    lines.append(
+        f"{'ok' if report.passed else f'{len(report.failed)} failed'}: {report.cases} cases, "
+        f"{covered} of {len(report.coverage)} rules with a hit and a miss or only observed"
+    )
+    return "\n".join(lines)
+
+
+def report_as_json(report: TestReport) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "passed": report.passed, "cases": report.cases, "uncovered": list(report.uncovered),
+        "failed": [
+            {
+                "name": failed.case.name, "place": str(failed.case.place),
+                "differences": [{"what": w, "expected": e, "got": g} for w, e, g in failed.differences],
+            }
+            for failed in report.failed
+        ],
+        "coverage": {rule: asdict(given) for rule, given in report.coverage.items()},
+    }  # fmt: skip
 
 
 def path_of(file: str, folder: Path) -> str:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import orjson
 
 from engine.batch.facts import facts_of, read_events
+from engine.batch.rule_tests import run_tests
 from engine.bootstrap import open_program
 from engine.cli import findings
 from engine.cli.endings import PROBLEMS, Ended
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group("rules")
 def command() -> None:
-    """Check the policy."""
+    """Check and test the policy."""
 
 
 @arbiter_command("check", """
@@ -88,4 +90,33 @@ def _tell(rules: Path, found: Diagnostics, failure: str, program: Program | None
     click.echo(f"ok: {counts['rules']} rules, {counts['features']} features, {models}, digest {counts['digest']}")
 
 
+@arbiter_command("test", """
+    arbiter rules test
+    arbiter rules test rules/tests/velocity.yaml
+    arbiter rules test --json | jq .uncovered
+""")  # fmt: skip
+@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with stable keys.")
+@click.option("--coverage", is_flag=True, help="How often each rule hit, missed and was unknown; exit code 1 when an "
+              "enforced rule lacks a hit or a miss.")  # fmt: skip
+@place_options
+def test(path: Path | None, as_json: bool, coverage: bool, folder: Path, **flags: Any) -> None:
+    """Decide the cases of rules/tests, or of one file or folder, and show what comes out differently.
+
+    The cases go through the code that decides live, in stores that are gone afterwards; nothing is counted.
+
+    Exit code 1 when a case comes out differently.
+    """
+    settings = settings_of(folder, flags)
+    only = path.absolute() if path else None
+    report = run_tests(lambda clock: open_program(settings, clock=clock), settings.rules, only)
+    if as_json:
+        click.echo(orjson.dumps(findings.report_as_json(report), option=orjson.OPT_INDENT_2).decode())
+    else:
+        click.echo(findings.report_as_text(report, coverage))
+    if not report.passed or (coverage and report.uncovered):
+        raise click.exceptions.Exit(PROBLEMS)
+
+
 command.add_command(check)
+command.add_command(test)
