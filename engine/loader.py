@@ -18,11 +18,11 @@ from engine.policy.evaluate import Policy, rule_sets
 from engine.policy.lists import AnyList, list_types, load_lists
 from engine.policy.load import PolicyReader
 from engine.policy.lowering import load_lowering
-from engine.policy.rules import Settings
 from engine.policy.steps import load_patterns
 from engine.profiles.identity import Identity, normalise_email
 from engine.program import Program
 from engine.scoring.model import ScoringModel, load_model
+from engine.scoring.registry import check_in_service
 
 STANDING_TYPES: Mapping[str, str] = {
     "user.risk.tier": "string", "user.measures": "list(string)", "score": "double", "degraded": "list(string)",
@@ -54,14 +54,20 @@ def load_program(
     lowering = load_lowering(rules, rules_of, lists, settings.control, kinds, schema, secret, diagnostics)
     settings = replace(settings, explains=reader.reasons.explains(types))
     diagnostics.raise_if_failed()
-    loaded = _load_models(settings, features, models) if with_models else {}
+    loaded: dict[str, ScoringModel] = {}
+    challengers: dict[str, tuple[ScoringModel, ...]] = {}
+    if with_models:
+        for kind, name in settings.models.items():
+            loaded[kind] = load_fitting(name, kind, features, models)
+        for kind, names in settings.challengers.items():
+            challengers[kind] = tuple(load_fitting(name, kind, features, models) for name in names)
     shape = layouts(features, plan.columns, plan.joins)
     digest = digest_of(read_files(rules), {kind: model.digest for kind, model in loaded.items()})
     sets, translations = rule_sets(checked, lists, secret, reader.cards), reader.reasons.translations
     policy = Policy(settings, rules_of, sets, lists, plan, digest, translations, lowering)
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
     online = OnlineFeatures(features, shape, plan.admission_filters)
-    return Program(digest, policy, features, online, shape, loaded, rates, identity)
+    return Program(digest, policy, features, online, shape, loaded, rates, identity, challengers)
 
 
 def rule_schema(
@@ -76,23 +82,21 @@ def rule_schema(
     return Schema.of(names, dict.fromkeys(lists, "string"), constants=parameters)
 
 
-def _load_models(settings: Settings, features: FeatureSet, folder: Path) -> dict[str, ScoringModel]:
-    models = {}
-    known = event_types() | features.types
-    for kind, name in settings.models.items():
-        model = load_model(folder / name)
-        foreign = [feature for feature in model.features if known.get(feature) not in {"int", "double", "bool"}]
-        if foreign:
-            raise ModelError(
-                f"model {name} wants {', '.join(foreign)}, which the policy's features do not define as numbers"
-            )
-        learnt, used = model.manifest.definitions_digest, features.digest_of(model.features)
-        if learnt and learnt != used:
-            raise ModelError(
-                f"model {name} was trained on features that meant something else (definitions {learnt}, here {used}); "
-                "train it again, or bring the definitions back"
-            )
-        if model.event_kind != kind:
-            raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
-        models[kind] = model
-    return models
+def load_fitting(name: str, kind: str, features: FeatureSet, folder: Path) -> ScoringModel:
+    """A model of the folder that can score such events with these features; ModelError says why it can't."""
+    model, known = load_model(folder / name), event_types() | features.types
+    foreign = [feature for feature in model.features if known.get(feature) not in {"int", "double", "bool"}]
+    if foreign:
+        raise ModelError(
+            f"model {name} wants {', '.join(foreign)}, which the policy's features do not define as numbers"
+        )
+    learnt, used = model.manifest.definitions_digest, features.digest_of(model.features)
+    if learnt and learnt != used:
+        raise ModelError(
+            f"model {name} was trained on features that meant something else (definitions {learnt}, here {used}); "
+            "train it again, or bring the definitions back"
+        )
+    if model.event_kind != kind:
+        raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
+    check_in_service(folder / name)
+    return model

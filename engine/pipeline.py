@@ -46,6 +46,27 @@ from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Reco
 ANSWER_RESERVE_S = 0.006
 ANSWER_SHARE = 0.2
 """What is kept of a caller's deadline for the commit and the way back: a share of what is left, or at least so much."""
+CHALLENGERS_SHARE = 0.05
+CHALLENGERS_BURST_S = 0.05
+"""Challengers may use so much of a worker's time, and what they did not use before, up to the burst."""
+
+
+class Allowance:
+    """A share of the time that passes, saved up to a limit, for what can be left out."""
+
+    def __init__(self, share: float, burst_s: float) -> None:
+        self._share, self._burst_s = share, burst_s
+        self._left_s, self._at_s = burst_s, 0.0
+
+    def left(self, now_s: float) -> bool:
+        """Whether anything is left at a time."""
+        self._left_s = min(self._burst_s, self._left_s + self._share * (now_s - self._at_s))
+        self._at_s = now_s
+        return self._left_s > 0
+
+    def spend(self, seconds: float) -> None:
+        """So much was used; the last one may use more than was left, and the next ones wait for it."""
+        self._left_s -= seconds
 
 
 class Clock(Protocol):
@@ -80,6 +101,7 @@ class Pipeline:
         self.live = live
         self._profiles, self._journal, self._clock, self._recorder = profiles, journal, clock, recorder
         self._lockstep = Lockstep()
+        self._allowance = Allowance(CHALLENGERS_SHARE, CHALLENGERS_BURST_S)
         self._later: set[asyncio.Task[None]] = set()
 
     async def decide(self, event: Event, *, dry_run: bool = False, deadline: float | None = None) -> Decision:
@@ -93,6 +115,7 @@ class Pipeline:
                 return decision
             await asyncio.sleep(0)
             began = perf_counter()
+            self._challenge(case, deadline)
             changes = self._changes(case, decision)
             record = self._record(case, decision, changes)
         if any(lowered.kind == "control" for lowered in decision.lowered):
@@ -157,6 +180,18 @@ class Pipeline:
         stored = await self._journal.append(record)
         self._settle(event, changes)
         return receipt_of(stored, new=stored.record is record)
+
+    def _challenge(self, case: Case, deadline: float | None) -> None:
+        """Let challengers score what was just decided: the first thing that is left out when time is short."""
+        latest, now = latest_of(deadline), asyncio.get_running_loop().time
+        for model in case.program.challengers.get(case.event.kind, ()):
+            case.challenged[model.name] = None
+            began = now()
+            if self._allowance.left(began) and (latest is None or began < latest):
+                case.program.challenge(case, model)
+                took = now() - began
+                self._allowance.spend(took)
+                self._recorder.observe("challenger", took)
 
     async def drain(self) -> None:
         """Wait for settlements that are still under way."""

@@ -6,6 +6,7 @@ A request takes the reference once. A reload makes a new program beside the old 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from engine.errors import ModelError
@@ -45,6 +46,8 @@ class Case:
     admission: Admission = field(default_factory=lambda: Admission(0, {}, True))
     truncated: list[str] = field(default_factory=list)
     score: float | None = None
+    challenged: dict[str, float | None] = field(default_factory=dict)
+    """Challenger → its score; None when there was no time for it, or it failed."""
     step_flags: dict[str, int] = field(default_factory=dict)
     """Entity → pattern steps that this event satisfies, as bits."""
     risk: UserRisk | None = None
@@ -72,6 +75,8 @@ class Program:
     models: Mapping[str, ScoringModel]
     rates: Rates
     identity: Identity
+    challengers: Mapping[str, tuple[ScoringModel, ...]] = field(default_factory=dict)
+    """Event kind → models that are scored too, and decide nothing."""
 
     def open(self, event: Event, now_us: int) -> Case:
         """Derive the event's own fields and what it puts into each log."""
@@ -120,11 +125,14 @@ class Program:
         if model is None:
             return
         try:
-            read = case.row.get
-            _, case.score = model.score([read(name, MISSING) for name in model.features])
-            case.row["score"] = case.score
+            case.row["score"] = case.score = _score(case, model)
         except ModelError:
             case.degraded.append("model")
+
+    def challenge(self, case: Case, model: ScoringModel) -> None:
+        """Let a challenger score the event beside the model that decides; only the record learns of it."""
+        with suppress(ModelError):
+            case.challenged[model.name] = _score(case, model)
 
     def conclude(self, case: Case, signals: tuple[str, ...], decided_us: int, *, dry_run: bool) -> Decision:
         """The decision about a case that was seen and rated. Live, replay and tests of rules all end here."""
@@ -187,6 +195,11 @@ class Program:
             if absent and amount > required.above_base:
                 sources.append(Source(required.outcome, replace(required.reason, source=f"required:{absent[0]}")))
         return sources + [Source(f.outcome, f.reason) for f in settings.fallbacks if _applies(f, case, amount)]
+
+
+def _score(case: Case, model: ScoringModel) -> float:
+    read = case.row.get
+    return model.score([read(name, MISSING) for name in model.features])[1]
 
 
 def _applies(fallback: Fallback, case: Case, amount: float) -> bool:

@@ -31,6 +31,8 @@ def snapshot(case: Case, decision: Decision) -> dict[str, Any]:
     }  # fmt: skip
     if case.score is not None:
         kept["model"] = case.program.models[case.event.kind].name
+    if case.challenged:
+        kept["challengers"] = case.challenged
     if case.risk is not None and case.risk is not decision.user_risk:
         kept["risk_before"] = pack_risk(case.risk)
     if case.measures:

@@ -50,12 +50,14 @@ CODES = declare_codes(
         "E505": "a rule states neither a tier nor an action nor a measure",
         "E506": "an unknown measure or measure parameter",
         "E507": "a rule names an event kind that does not exist",
+        "E531": "challengers stand beside one model that decides, at most three of them",
         "E509": "a parameter has a name or a value that can't be",
     }
 )
 _OUTCOME_KEYS = {"tier", "action", "measures"}
 _TABLE_KEYS = {"gaps", "then", "reason"}
 _RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}
+MOST_CHALLENGERS = 3
 SOURCES = ("model", "profiles", "patterns")
 
 
@@ -88,6 +90,7 @@ class PolicyReader:
                 "required",
                 "fallbacks",
                 "models",
+                "challengers",
                 "hold",
                 "lateness",
                 "limit_reason",
@@ -105,6 +108,11 @@ class PolicyReader:
             "LIMIT", "a limit in force is exceeded", "This order is above your current limit.", "measure:LIMIT_AMOUNT"
         )
         group = top.fields("control_group", {"share", "max_amount", "daily_loss", "author", "until"})
+        models = {kind: reader.text(node) or "" for kind, node in self._kinds(top, "models")}
+        challengers = {
+            kind: self._challengers(node, models.get(kind, ""), reader)
+            for kind, node in self._kinds(top, "challengers")
+        }
         return Settings(
             name=top.text("name"),
             base_currency=currency,
@@ -121,7 +129,8 @@ class PolicyReader:
                 self._fallback(item)
                 for item in top.fields_list("fallbacks", {"source", "reason"}, _OUTCOME_KEYS | {"above"})
             ),
-            models={kind: reader.text(node) or "" for kind, node in self._kinds(top, "models")},
+            models=models,
+            challengers=challengers,
             tests_required=tests.boolean("required"),
             tests_cover=tests.boolean("coverage"),
             hold_us=top.duration_us("hold", 30 * DAY_US),
@@ -231,6 +240,20 @@ class PolicyReader:
                 self.diagnostics.error("E509", "the values of a list must be of one type", node.position(), node.length)
             found[f"param.{name.value}"] = values if isinstance(node, Listing) else values[0]
         return found
+
+    def _challengers(self, node: Any, model: str, reader: Reader) -> tuple[str, ...]:
+        """Models that are scored beside the one that decides."""
+        names = tuple(reader.text(item) or "" for item in reader.items(node))
+        wrong = (
+            f"at most {MOST_CHALLENGERS} challengers are scored" if len(names) > MOST_CHALLENGERS
+            else "a challenger needs a model that decides, in `models:`" if not model
+            else f"`{model}` is the model that decides" if model in names
+            else "a challenger is named once" if len(set(names)) < len(names)
+            else ""
+        )  # fmt: skip
+        if wrong:
+            self.diagnostics.error("E531", wrong, node.position(), node.length)
+        return names
 
     def _bands(self, kind: str, node: Any, reader: Reader) -> tuple[Band, ...]:
         bands: list[Band] = []
