@@ -11,7 +11,8 @@ ArbiterError                      INTERNAL
 ├── Unavailable                   UNAVAILABLE
 │   ├── ProfilesUnavailable
 │   ├── JournalUnavailable
-│   └── PatternsUnavailable
+│   ├── PatternsUnavailable
+│   └── Leaving                                        sent away with a retry hint: this server ends
 ├── Overloaded                    RESOURCE_EXHAUSTED   shed early, with a retry hint
 └── DeadlinePassed                DEADLINE_EXCEEDED
 """
@@ -106,6 +107,14 @@ class JournalUnavailable(Unavailable):
 
 class PatternsUnavailable(Unavailable):
     """The pattern matcher's child process is dead or late."""
+
+
+class Leaving(Unavailable):
+    """Sent away before any work was done, because this server ends; retry after the hint."""
+
+    def __init__(self, retry_after_ms: int) -> None:
+        self.retry_after_ms = retry_after_ms
+        super().__init__(f"this server is leaving; send the same request again after {retry_after_ms} ms")
 
 
 class Overloaded(ArbiterError):

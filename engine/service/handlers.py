@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Overloaded, Unavailable, Violation
+from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Leaving, Overloaded, Unavailable, Violation
 from engine.service import convert
 from engine.service.metrics import Metrics
 from engine.service.tracing import Handler, Tracing
@@ -31,6 +31,8 @@ _DECIDE, _RECORD, _RECORD_OUTCOME, _ASSESS_USER, _GET_DECISION = (
     cast(Any, convert.METHODS[name][0]) for name in ("Decide", "Record", "RecordOutcome", "AssessUser", "GetDecision")
 )
 """The request classes; only `convert` knows what they are."""
+RETRY_AFTER_MS = range(50, 201, 10)
+"""Hints for what is shed: spread out, so that it does not come back together."""
 REPLY_S = 0.001
 """What of a caller's deadline is kept for the reply's way back, seconds."""
 
@@ -128,6 +130,8 @@ class Boundary:
 
     def __init__(self, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> None:
         self._metrics, self._tracing = metrics, tracing
+        self.leaving = False
+        """Whether new calls are sent away, because this worker ends."""
         self._in_flight_max = settings.in_flight_max
         self._message_max_bytes = settings.message_max_bytes
         self._default_s = settings.deadline_ms / 1e3
@@ -163,8 +167,7 @@ class Boundary:
         """The call's deadline on the loop's clock; raises for what isn't worth beginning."""
         if self._metrics.in_flight > self._in_flight_max:
             self._metrics.count("shed", reason="in_flight")
-            # Spread out, so that what was shed together does not come back together.
-            raise Overloaded(random.randint(50, 200))
+            raise Overloaded(random.choice(RETRY_AFTER_MS))
         if len(body) > self._message_max_bytes:
             raise InvalidInput([Violation("", f"is {len(body)} bytes; at most {self._message_max_bytes} are taken")])
         remaining_s = context.time_remaining()
@@ -174,6 +177,22 @@ class Boundary:
             self._metrics.count("shed", reason="deadline")
             raise DeadlinePassed(f"{remaining_s * 1e3:.1f} ms are left of the deadline; nothing was begun")
         return self._loop.time() + float(remaining_s) - REPLY_S
+
+    def takes(self) -> bool:
+        """Whether a call that has just come in goes on, so that its body is worth reading."""
+        return not self.leaving and self._metrics.in_flight < self._in_flight_max
+
+    def refusal(self, name: str) -> Any:
+        """A gRPC handler that refuses calls of one method without reading their bodies."""
+        later = [self._status(Overloaded(after_ms)) for after_ms in RETRY_AFTER_MS]
+        elsewhere = [self._status(Leaving(after_ms)) for after_ms in RETRY_AFTER_MS]
+
+        async def refuse(_: Any, context: Context) -> NoReturn:
+            self._metrics.count("shed", reason="leaving" if self.leaving else "in_flight")
+            self._metrics.count("requests", method=name, code=(Leaving if self.leaving else Overloaded).status)
+            await context.abort(*random.choice(elsewhere if self.leaving else later))
+
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
     async def _refuse(self, name: str, context: Context, problem: Exception) -> NoReturn:
         """End the call with the error's status and its google.rpc.Status details; what is unexpected tells nothing."""
@@ -188,22 +207,49 @@ class Boundary:
             store = type(problem).__name__.removesuffix("Unavailable").lower() or "other"
             self._metrics.count("store_errors", store=store)
         self._metrics.count("requests", method=name, code=problem.status)
+        await context.abort(*self._status(problem, request_id))
+
+    @staticmethod
+    def _status(problem: ArbiterError, request_id: str = "") -> tuple[Any, ...]:
+        """What `abort` is told: code, words, and trailing metadata with the details."""
         status = convert.status_details(problem, request_id)
-        await context.abort(
+        return (
             grpc.StatusCode[problem.status], status.message,
             (("grpc-status-details-bin", status.SerializeToString()),),
         )  # fmt: skip
 
 
-def service_handler(engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> Any:
-    """gRPC's handler of the whole service, to be added to a server; must be made on the server's loop."""
-    methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
-    boundary = Boundary(settings, metrics, tracing)
-    functions: dict[str, Method] = {
-        "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
-        "AssessUser": methods.assess_user, "GetDecision": methods.get_decision,
-    }  # fmt: skip
-    return grpc.method_handlers_generic_handler(
-        convert.SERVICE,
-        {name: grpc.unary_unary_rpc_method_handler(boundary.guard(name, method)) for name, method in functions.items()},
-    )
+class Service(grpc.GenericRpcHandler):
+    """The whole service, to be added to a server: chooses a call's handler as soon as its headers are there."""
+
+    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> None:
+        """Must be made on the server's loop."""
+        methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
+        functions: dict[str, Method] = {
+            "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
+            "AssessUser": methods.assess_user, "GetDecision": methods.get_decision,
+        }  # fmt: skip
+        self._metrics = metrics
+        self._boundary = boundary = Boundary(settings, metrics, tracing)
+        self._handlers: dict[str, tuple[Any, Any]] = {
+            f"/{convert.SERVICE}/{name}": (
+                grpc.unary_unary_rpc_method_handler(boundary.guard(name, method)), boundary.refusal(name)
+            )
+            for name, method in functions.items()
+        }  # fmt: skip
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """None for a method that isn't here."""
+        found = self._handlers.get(handler_call_details.method)
+        if found is None:
+            return None
+        handler, refusal = found
+        return handler if self._boundary.takes() else refusal
+
+    async def leave(self, grace_s: float) -> None:
+        """Send new calls away with UNAVAILABLE and a hint, and return when those in flight have ended, or are late."""
+        self._boundary.leaving = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace_s
+        while self._metrics.in_flight and loop.time() < end:
+            await asyncio.sleep(0.01)

@@ -8,7 +8,7 @@ import contextlib
 import grpc.aio
 
 from engine.service import convert
-from engine.service.handlers import Engine, service_handler
+from engine.service.handlers import Engine, Service
 from engine.service.health import NAME as HEALTH
 from engine.service.health import Health
 from engine.service.metrics import Metrics
@@ -16,6 +16,12 @@ from engine.service.tracing import Tracing
 from engine.settings import Settings
 
 MAX_METADATA_BYTES = 16_384
+WAITING_MAX = 256
+"""Calls that came and were not looked at yet. As many more as the worker can do would only wait for their deadlines."""
+
+
+LEAVING_S = 0.1
+"""So long the last answers, and those who watch health, have to hear of it."""
 
 
 class Server:
@@ -26,9 +32,8 @@ class Server:
         self._engine, self._settings = engine, settings
         self.health = Health((convert.SERVICE,))
         self._server = grpc.aio.server(options=_options(settings))
-        self._server.add_generic_rpc_handlers(
-            (service_handler(engine, settings, metrics, tracing), self.health.handler())
-        )
+        self._service = Service(engine, settings, metrics, tracing)
+        self._server.add_generic_rpc_handlers((self._service, self.health.handler()))
         if settings.reflects:
             _reflect(self._server)
         self.port = self._server.add_insecure_port(address(settings.host, settings.port))
@@ -40,9 +45,18 @@ class Server:
         self._following = asyncio.create_task(self.health.follow(self._engine.ready))
 
     async def drain(self, grace_s: float) -> None:
-        """Say NOT_SERVING, take no new calls, and give those in flight up to `grace_s` seconds."""
+        """Say NOT_SERVING, send new calls away, and give those in flight up to `grace_s` seconds.
+
+        The port stays open: a process ends as it is then, and callers hear UNAVAILABLE of a connection that is gone.
+        gRPC's own stop would answer CANCELLED to whatever comes in that moment.
+        """
         await self.health.leave()
-        await self._server.stop(grace_s)
+        await self._service.leave(grace_s)
+        await asyncio.sleep(LEAVING_S)
+
+    async def stop(self) -> None:
+        """Close the port at once, in a process that goes on."""
+        await self._server.stop(None)
         if self._following is not None:
             self._following.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -60,6 +74,9 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Our own limit refuses with words and fields; this one only bounds what is read into memory.
         ("grpc.max_receive_message_length", 2 * settings.message_max_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        # Calls that wait to be looked at; beyond them gRPC's core closes calls itself, with CANCELLED and no hint.
+        ("grpc.server.max_pending_requests", WAITING_MAX),
+        ("grpc.server.max_pending_requests_hard_limit", WAITING_MAX),
         ("grpc.max_concurrent_streams", settings.streams_max),
         ("grpc.max_allowed_incoming_connections", settings.connections_max),
         # A connection that is half open for ten seconds, or dead without a word for forty, is let go.

@@ -72,6 +72,11 @@ class Reports:
         if self._transport.get_write_buffer_size() == 0:
             self._transport.write(orjson.dumps(report) + b"\n")
 
+    async def sent(self) -> None:
+        """Wait until everything is handed over; `send` writes at the end of the loop's turn."""
+        while self._transport.get_write_buffer_size():
+            await asyncio.sleep(0)
+
 
 class Orders:
     """What the supervisor has said so far."""
@@ -158,7 +163,9 @@ async def _run(role: str, slot: int, handle: int, settings: Settings, open_engin
         reports.send({"failed": str(problem)})
         structlog.get_logger().error("can't go on", exc_info=problem)
         return CANNOT_START
-    return 0
+    await reports.sent()
+    sys.stderr.flush()
+    os._exit(0)  # With the connections open: see Server.drain.
 
 
 def main(open_engine: OpenEngine, keeper: Keeper) -> int:

@@ -56,7 +56,7 @@ async def test_grpc_and_direct_calls_decide_alike(tmp_path):
                 await direct.record(event)
             await served.pipeline.drain()
             await direct.pipeline.drain()
-    await server.drain(0)
+    await server.stop()
     await served.close()
     await direct.close()
     assert compared > 15

@@ -32,7 +32,7 @@ async def test_the_python_call_decides(tmp_path, capsys):
     await server.start()
     code = block("python").replace("127.0.0.1:50051", f"127.0.0.1:{server.port}")
     await asyncio.to_thread(exec, compile(code, "README", "exec"), {})
-    await server.drain(0)
+    await server.stop()
     await engine.close()
     wanted = re.compile(r"^(LOW|MEDIUM|HIGH) (ALLOW|CHALLENGE|REVIEW|DECLINE) \[.*\]$", re.MULTILINE)
     assert wanted.search(capsys.readouterr().out)

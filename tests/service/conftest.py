@@ -71,7 +71,7 @@ async def _open(
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield Service(engine, server, metrics, channel)
-    await server.drain(0)
+    await server.stop()
     await engine.close()
 
 

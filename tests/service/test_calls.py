@@ -218,7 +218,8 @@ async def test_a_failing_check_is_not_serving(service: Service) -> None:
 
 
 async def test_a_drain_tells_watchers_and_waits_for_calls(service: Service) -> None:
-    """While draining, health is NOT_SERVING, its watchers are let go, and a call in flight is answered."""
+    """While draining, health is NOT_SERVING, its watchers are let go, new calls are sent away with a hint, and a call
+    in flight is answered."""
     watch = health_pb2_grpc.HealthStub(service.channel).Watch(health_pb2.HealthCheckRequest())
     while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
         pass
@@ -227,6 +228,9 @@ async def test_a_drain_tells_watchers_and_waits_for_calls(service: Service) -> N
     drain = asyncio.ensure_future(service.server.drain(60))
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert await watch.read() is grpc.aio.EOF
+    error = await refused(service.decide(id="e2"))
+    assert error.code() == grpc.StatusCode.UNAVAILABLE
+    assert 50 <= detail(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() <= 200
     assert not drain.done()
     service.engine.release.set()
     assert (await held).id == "e1"

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from engine.errors import ArbiterError, BodyConflict, InvalidInput, Overloaded, Unavailable, Violation
+from engine.errors import ArbiterError, BodyConflict, InvalidInput, Leaving, Overloaded, Unavailable, Violation
 
 DOMAIN = "arbiter.v1"
 """`ErrorInfo.domain` of all errors."""
@@ -21,9 +21,9 @@ _MAX_SUMMARY = 240
 def status_details(error: BaseException, request_id: str = "") -> status_pb2.Status:
     """The status a caller gets for an error.
 
-    InvalidInput carries BadRequest with every violation, Overloaded RetryInfo, BodyConflict both digests; each has
-    ErrorInfo whose `reason` is the error's name in capitals. What is no ArbiterError, and what says INTERNAL, gives
-    away only `request_id`, to be quoted.
+    InvalidInput carries BadRequest with every violation, Overloaded and Leaving RetryInfo, BodyConflict both digests;
+    each has ErrorInfo whose `reason` is the error's name in capitals. What is no ArbiterError, and what says INTERNAL,
+    gives away only `request_id`, to be quoted.
     """
     name = error.status if isinstance(error, ArbiterError) else "INTERNAL"
     reason = "INTERNAL" if name == "INTERNAL" else _constant_case(type(error).__name__)
@@ -32,7 +32,7 @@ def status_details(error: BaseException, request_id: str = "") -> status_pb2.Sta
     status.details.add().Pack(info)
     if isinstance(error, InvalidInput):
         status.details.add().Pack(_bad_request(error.violations))
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | Leaving):
         delay = Duration(seconds=error.retry_after_ms // 1_000, nanos=error.retry_after_ms % 1_000 * 1_000_000)
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
