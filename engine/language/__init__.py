@@ -21,6 +21,11 @@ Evaluate, many times:
     found.results[i], found.failing[i], found.notable   # Result as int, first failing condition, rules that didn't miss
     value = compile_value(checked)(row)                 # one expression: a value, UNKNOWN or a Failure (ERROR)
 
+Whole tables are for `engine.language.columns`, which is imported where it is needed: it takes NumPy and Arrow along.
+
+    program = compile_columns([checked, …], lists)      # table: Arrow, or a mapping of columns
+    found = program.evaluate(table)                     # found.codes[i]: Result per row; found.failing(i); found.by_rows
+
 A row's timestamps are int µs (or aware datetimes), a double may come as int. `evaluate(checked, row)` and
 `outcome(checked, row)` are the reference that the generated code is proven equal to; `evaluate_expression(text,
 bindings)` is the dynamic mode. `checked.conjunct_text(i)` is a condition as it was written.

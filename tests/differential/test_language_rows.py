@@ -1,4 +1,4 @@
-"""Generated row code gives exactly what the reference interpreter gives."""
+"""Rows, indexed rows and columns give exactly what the reference interpreter gives."""
 
 from __future__ import annotations
 
@@ -7,11 +7,26 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.language import Failure, RowResult, check_text, compile_rows, compile_value, evaluate, outcome, rows_index
+from engine.language import (
+    UNKNOWN,
+    Failure,
+    RowResult,
+    Type,
+    check_text,
+    columns,
+    compile_rows,
+    compile_value,
+    evaluate,
+    outcome,
+    rows_index,
+)
+from engine.language.columns_values import Column
 from engine.language.interpret import to_row
 from engine.values import Result
 from tests.unit.language.strategies import LISTS, SCHEMA, bools, conditions, doubles, ints, rows, texts
@@ -41,10 +56,11 @@ def same(left: Any, right: Any) -> bool:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def index_of_few_rules() -> Iterator[None]:
-    """An index asks a name even if only one rule does."""
+def small_sizes() -> Iterator[None]:
+    """An index asks a name even if only one rule does, and a few rows are several blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows_index, "_LEAST_RULES", 1)
+        patch.setattr(columns, "BLOCK", 3)
         yield
 
 
@@ -56,8 +72,11 @@ def test_rule_sets_equal_the_interpreter(conditions: list[str], rows: list[dict[
     checked = [check_text(text, SCHEMA) for text in (*conditions, f"!({first}) || ({second})", f"{second} && {first}")]
     eight = [rule for rule in checked for _ in range(rows_index.GROUP)]  # so that a rule ruled out is really not run
     plain, indexed = compile_rows(checked, LISTS), compile_rows(eight, LISTS, index_from=0)
-    for row in rows:
+    whole = columns.compile_columns(checked, LISTS).evaluate(table_of(rows))
+    failing = [whole.failing(number) for number in range(len(checked))]
+    for at, row in enumerate(rows):
         wanted = [outcome(rule, row, LISTS) for rule in checked]
+        assert [(whole.codes[n, at], failing[n][at]) for n in range(len(checked))] == wanted, (conditions, row)
         answers(plain.evaluate(row), wanted, (conditions, row))
         answers(indexed.evaluate(row), [both for both in wanted for _ in range(rows_index.GROUP)], (conditions, row))
 
@@ -67,6 +86,35 @@ def answers(found: RowResult, wanted: list[tuple[Result, int]], case: object) ->
     assert found.notable == [index for index, (result, _) in enumerate(wanted) if result], case
     assert found.results == [result for result, _ in wanted], case
     assert found.failing == [failing for _, failing in wanted], case
+
+
+ARROW: dict[str, pa.DataType] = {
+    "int": pa.int64(), "uint": pa.uint64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(),
+    "timestamp": pa.timestamp("us", "UTC"), "list(string)": pa.list_(pa.string()), "list(int)": pa.list_(pa.int64()),
+    "map(string, string)": pa.map_(pa.string(), pa.string()),
+}  # fmt: skip
+
+
+def table_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The rows as Arrow columns; a name that no row has is no column, and dyn is a list."""
+    columns: dict[str, Any] = {}
+    for name, kind in SCHEMA.names.items():
+        values = [row.get(name) for row in rows]
+        if any(value is not None for value in values):
+            columns[name] = pa.array(values, ARROW[str(kind)]) if str(kind) in ARROW else values
+    return columns or {"nothing": [None] * len(rows)}
+
+
+def at_row(column: Column, at: int, kind: Type) -> Any:
+    """The value of a column at a row, as the row function gives it."""
+    if column.unknown is not None and column.unknown[at]:
+        return UNKNOWN
+    if column.error is not None and column.error[at]:
+        return Failure("")
+    value = column.values[at]
+    if column.texts is not None:
+        return column.texts[value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @_SETTINGS
@@ -79,8 +127,11 @@ def test_values_equal_the_interpreter(expressions: list[str], rows: list[dict[st
     for text in expressions:
         checked = check_text(text, SCHEMA, want=None)
         compiled = compile_value(checked, LISTS)
-        for row in rows:
-            assert same(compiled(row), to_row(evaluate(checked, row, LISTS))), (text, row)
+        column = columns.compile_value_columns(checked, LISTS)(table_of(rows))
+        for at, row in enumerate(rows):
+            wanted = to_row(evaluate(checked, row, LISTS))
+            assert same(compiled(row), wanted), (text, row)
+            assert same(at_row(column, at, checked.type), wanted), (text, row)
 
 
 @pytest.mark.parametrize("text", ["user.age > 1 && txn.amount > 2", '!user.vip && (user.age > 1 || card.bin == "a")'])

@@ -72,6 +72,7 @@ def ints(depth: int) -> st.SearchStrategy[str]:
         st.builds("({} ? {} : {})".format, bools(depth - 1), inner, inner),
         st.builds("coalesce({}, {})".format, inner, inner),
         st.builds("size({})".format, texts(depth - 1)),
+        st.builds("(user.age {} user.count)".format, _either("+", "-", "*")),
         _either("size(user.segments)", "basket.quantities[0]", "event.at.getHours()", "int(user.visits)"),
         st.builds("int({})".format, doubles(depth - 1)),
     )
@@ -163,6 +164,8 @@ def comparisons() -> st.SearchStrategy[str]:
         st.builds("card.{} {} {}".format, _either("bin", "country"), _either("==", "!="), _either('""', '"a"', '"b"')),
         st.builds("card.{} in {}".format, _either("bin", "country"), _either('["a", "4242"]', '["b"]')),
         _either("user.vip", "!user.vip", "ip.proxy", "!ip.proxy", "user.visits == 2u", "user.visits >= 3u"),
+        st.builds("user.age {} user.count {} {}".format, _either("+", "-", "*", "/", "%"), relation, _either("0", "2")),
+        st.builds("txn.amount {} txn.mean {} 1".format, _either("+", "-", "*", "/"), relation),
     )
     return st.one_of(leaf, leaf, st.builds("({} {} {})".format, leaf, _either("||", "&&"), leaf))
 
