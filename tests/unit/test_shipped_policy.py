@@ -3,15 +3,14 @@
 import os
 import re
 import shutil
-from collections import defaultdict
 from contextlib import nullcontext
 
 import pytest
 
+from engine.cli.features import readers
 from engine.errors import ModelError
 from engine.features.catalogue import catalogue
-from engine.language import check_text
-from engine.loader import load_program, rule_schema
+from engine.loader import load_program
 from engine.policy.rules import MEASURES
 from engine.profiles.identity import Identity
 from engine.scoring.config import read_config
@@ -22,31 +21,7 @@ POLICY, FEATURES = PROGRAM.policy, PROGRAM.feature_set
 RULES = {rule.id: rule for rule in POLICY.rules}
 
 TELLING = re.compile(r"\d|fraud|device|network|prox|velocity|score|rule|list|risk|abroad|suspic|stolen|too (many|much)")
-ENGINE_READS = {"user.spend_24h": "LIMIT_AMOUNT", "user.contact_changes_30d": "NOTIFY"}
-"""Features that standing measures read."""
-
-
-def readers() -> dict[str, list[str]]:
-    """Feature → who reads it: reason codes of rules, patterns, models, other features."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for rule_set in POLICY.by_kind.values():
-        for rule, condition in zip(rule_set.rules, rule_set.conditions, strict=True):
-            for name in condition.names:
-                found[name].add(rule.reason.code)
-    schema = rule_schema(FEATURES, POLICY.plan.signals, POLICY.lists)
-    for tests in POLICY.plan.tests.values():
-        for test in tests:
-            for name in check_text(test.filter.where, schema).names if test.filter.where else ():
-                found[name].add("patterns")
-    for kind, model in PROGRAM.models.items():
-        for name in model.features:
-            found[name].add(f"model of {kind}")
-    for derived in FEATURES.derived:
-        for name in derived.needs:
-            found[name].add(f"`{derived.name}`")
-    for name, measure in ENGINE_READS.items():
-        found[name].add(measure)
-    return {name: sorted(who) for name, who in found.items()}
+READERS, _ = readers(PROGRAM, ROOT / "rules", ROOT / "models")
 
 
 def test_breadth():
@@ -113,14 +88,14 @@ def test_a_model_for_other_meanings_is_refused(tmp_path, old, new, refused):
 
 def test_every_feature_is_read():
     """No feature is kept for nobody: a rule, a pattern, a model, a measure or another feature reads it."""
-    assert sorted(set(FEATURES.names) - readers().keys()) == []
+    assert sorted(set(FEATURES.names) - READERS.keys()) == []
 
 
 def test_the_catalogue_is_fresh():
     """docs/features.md holds the table of exactly these features."""
     page = ROOT / "docs" / "features.md"
     head, _, _ = page.read_text().partition("| feature |")
-    wanted = head + catalogue(FEATURES, readers())
+    wanted = head + catalogue(FEATURES, READERS)
     if os.environ.get("ARBITER_REWRITE_GOLDEN") == "1":
         page.write_text(wanted)
     assert page.read_text() == wanted
