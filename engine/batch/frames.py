@@ -87,7 +87,10 @@ class _Fed:
 def read_frame(program: Program, path: Path, mapping: Declared, workdir: Path, now_us: int) -> Frame | None:
     """The events of a Parquet file as columns; None when anything in it needs a look at single rows."""
     lists = [name for name in mapping.fields if name.startswith("basket.") and name != "basket.quantity"]
-    unusual = mapping.group or mapping.attributes or mapping.skips or lists or _SETTLES & mapping.fields.keys()
+    cleaned = getattr(mapping, "clean", None)  # cleaning looks at rows beside each other
+    unusual = (
+        mapping.group or mapping.attributes or mapping.skips or cleaned or lists or _SETTLES & mapping.fields.keys()
+    )
     if unusual or mapping.produces != "events" or any(r.known or r.code or r.id for r in mapping.outcomes):
         return None
     with scratch_in(workdir) as scratch, open_source(path, mapping.format, Path(scratch)) as source:
