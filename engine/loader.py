@@ -47,7 +47,7 @@ def load_program(
     blocks = {name for name, one in lists.items() if one.kind == "block"}
     checked = [
         (replace(rule, final=True) if condition.lists & blocks else rule, condition)
-        for rule, condition in reader.rules(schema)
+        for rule, condition in reader.rules(schema, lists)
     ]
     rules_of = tuple(rule for rule, _ in checked)
     secret = identity.secret

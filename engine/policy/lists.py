@@ -15,7 +15,20 @@ from functools import partial
 from pathlib import Path
 
 from engine.intake import SHORTEST_CARD, holds_card_number
-from engine.language import Diagnostics, Fields, Position, Reader, Scalar, declare_codes, load_yaml, parse_timestamp_us
+from engine.language import (
+    Diagnostics,
+    Fields,
+    Located,
+    Position,
+    Reader,
+    Scalar,
+    declare_codes,
+    load_yaml,
+    parse_timestamp_us,
+)
+from engine.language.expression import Name
+from engine.language.expression import Node as Tree
+from engine.language.resolve import InList, children
 from engine.policy.sheets import Row, Sheet, read_sheet
 
 MAX_ENTRIES = 1_000_000
@@ -27,6 +40,7 @@ CODES = declare_codes(
         "E512": "a value is not of its list's type",
         "E513": "an entry of a list lacks something, or its times can't be",
         "E514": "an entry is in its list twice",
+        "E524": "a list is asked for a field of another type",
     }
 )
 KINDS = ("block", "allow", "watch")
@@ -34,6 +48,7 @@ _NEEDED = ("value", "reason", "author", "added")
 _COLUMNS = (*_NEEDED, "until")
 _ALLOW_COLUMNS = ("rulesets", "max_amount")
 _ID = re.compile(r"[!-~\u00a1-\ud7ff\ue000-\U0010ffff]{1,128}")
+_BIN = re.compile(r"[0-9]{6}([0-9]{2})?")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _DOMAIN = re.compile(r"(?:[^\s.@/]{1,63}\.)+[^\s.@/]{2,63}")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -75,10 +90,22 @@ class ValueList:
     """Condition under which entries of an allow list hold."""
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, str):
-            return False
-        end = self.entries.get(self.normalise(value) if self.normalise else value)
+        end = self.entries.get(self.form(value))
         return end is not None and (end == 0 or self.clock() < end)
+
+    def form(self, value: object) -> str:
+        """The form in which a value is compared; empty, which no entry is, for what is no value of the type."""
+        if self.normalise is not None:
+            return form_of(self.normalise, value)
+        return value if isinstance(value, str) else ""
+
+
+def form_of(normalise: Normalise, value: object) -> str:
+    """The form in which a value of an event is compared; empty if it is none of the type."""
+    try:
+        return normalise(value) if isinstance(value, str) else ""
+    except ValueError:
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +288,14 @@ def _time_us(text: str) -> int | None:
 # --- types
 
 
-def _identifier(value: str) -> str:
-    if not _ID.fullmatch(value):
-        raise ValueError("is not an id: 1 to 128 printable characters without blanks")
+def _shaped(shape: re.Pattern[str], otherwise: str, value: str) -> str:
+    if not shape.fullmatch(value):
+        raise ValueError(otherwise)
     return value
+
+
+_identifier = partial(_shaped, _ID, "is not an id: 1 to 128 printable characters without blanks")
+_bin = partial(_shaped, _BIN, "is not a BIN: the first six or eight digits")
 
 
 def _card(value: str) -> str:
@@ -273,23 +304,13 @@ def _card(value: str) -> str:
     return _identifier(value)
 
 
-def _bin(value: str) -> str:
-    if not (len(value) in (6, 8) and value.isascii() and value.isdigit()):
-        raise ValueError("is not a BIN: the first six or eight digits")
-    return value
-
-
 def _email(normalise: Normalise, value: str) -> str:
-    if not _EMAIL.fullmatch(value):
-        raise ValueError("is not a mail address")
-    return normalise(value)
+    return normalise(_shaped(_EMAIL, "is not a mail address", value))
 
 
 def _domain(value: str) -> str:
-    value = value.lower().removeprefix("@").removesuffix(".")
-    if not _DOMAIN.fullmatch(value):
-        raise ValueError("is not a domain such as example.org")
-    return value
+    text = value.lower().removeprefix("@").removesuffix(".")
+    return _shaped(_DOMAIN, "is not a domain such as example.org", text)
 
 
 def _address(value: str) -> str:
@@ -297,7 +318,7 @@ def _address(value: str) -> str:
     if _ADDRESS_KEY.fullmatch(value):
         return value
     parts = [re.sub(r"[\W_]+", "", part.casefold()) for part in value.split("|")]
-    if len(parts) != 3 or not all(parts):
+    if len(parts) != 3 or not all(parts[:2]):
         raise ValueError("is not an address: street|postcode|country")
     return "|".join(parts)
 
@@ -341,3 +362,19 @@ FIELD_OF: Mapping[str, str] = {
     "card": "card.token", "email": "email.address", "device": "device.id", "user": "user.id", "address": "address.key",
 }  # fmt: skip
 """Type of one entity → the event field that names it; only such lists can allow."""
+_ASKED = {of: {name} for of, name in FIELD_OF.items()} | {
+    "bin": {"card.bin"}, "domain": {"email.domain"}, "ip": {"ip.address", "ip.network"},
+}  # fmt: skip
+
+
+def check_asked(tree: Tree, located: Located, lists: Mapping[str, AnyList], diagnostics: Diagnostics) -> None:
+    """Report a field that a list is asked for although its values are of another type: it would never be in it."""
+    if isinstance(tree, InList) and isinstance(tree.value, Name) and tree.list_name in lists:
+        of, path = lists[tree.list_name].type, tree.value.path
+        right = _ASKED.get(of, set())
+        if path not in right and any(path in names for names in _ASKED.values()):
+            place, hint = located.position(tree.value.start), f"ask for {' or '.join(sorted(right))}"
+            message = f"`{path}` is never in the list `{tree.list_name}`, which holds the type {of}"
+            diagnostics.error("E524", message, place, len(path), hint=hint)
+    for node in children(tree):
+        check_asked(node, located, lists, diagnostics)

@@ -23,6 +23,7 @@ from engine.language import (
     load_yaml,
     parse_type,
 )
+from engine.policy.lists import AnyList, check_asked
 from engine.policy.reasons import Reasons
 from engine.policy.rules import (
     MEASURES,
@@ -149,7 +150,7 @@ class PolicyReader:
             else None,
         )
 
-    def rules(self, schema: Schema) -> Iterator[tuple[Rule, Checked]]:
+    def rules(self, schema: Schema, lists: Mapping[str, AnyList]) -> Iterator[tuple[Rule, Checked]]:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""
         places: dict[str, str] = {}
         reader, files = Reader(self.diagnostics), sorted((self.folder / "risk").glob("*.yaml"))
@@ -175,6 +176,7 @@ class PolicyReader:
                 elif (condition := item.scalar("when")) is not None:
                     checked = check(condition, wider, self.diagnostics)
                     if checked is not None:
+                        check_asked(checked.tree, condition, lists, self.diagnostics)
                         yield rule, checked
 
     def _bands_of(self, rule: Rule, item: Fields, schema: Schema) -> Iterator[tuple[Rule, Checked]]:

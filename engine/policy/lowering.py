@@ -24,7 +24,7 @@ from engine.language import (
     load_yaml,
 )
 from engine.policy.combine import Source, Verdict
-from engine.policy.lists import DAY_US, FIELD_OF, Allowance, AnyList, Normalise, Types, ValueList
+from engine.policy.lists import DAY_US, FIELD_OF, Allowance, AnyList, Normalise, Types, ValueList, form_of
 from engine.policy.rules import ControlGroup, Rule
 from engine.values import Action, Lowered, Row, Tier
 
@@ -55,8 +55,7 @@ class Snooze:
 
     def holds(self, row: Row, at_us: int) -> bool:
         """Whether it concerns this event."""
-        value = row.get(self.field)
-        return self.from_us <= at_us < self.until_us and value is not None and self.normalise(value) == self.value
+        return self.from_us <= at_us < self.until_us and form_of(self.normalise, row.get(self.field)) == self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +68,8 @@ class AllowList:
 
     def allowance(self, row: Row, at_us: int) -> Allowance | None:
         """The entry that holds for this event: not ended, amount known and within, condition true."""
-        value, amount = row.get(self.field), row.get("txn.amount_base")
-        if not isinstance(value, str) or amount is None:
-            return None
-        normalise = self.list.normalise
-        found = self.list.allowances.get(normalise(value) if normalise else value)
-        if found is None or at_us >= found.until_us or amount > found.max_base:
+        found, amount = self.list.allowances.get(self.list.form(row.get(self.field))), row.get("txn.amount_base")
+        if found is None or amount is None or at_us >= found.until_us or amount > found.max_base:
             return None
         return found if self.when is None or self.when.evaluate(row).results[0] == 1 else None
 

@@ -40,6 +40,7 @@ MISTAKES = {
     "E521": ("lists/trusted.csv", "payments", "payment"),
     "E522": ("snoozes.yaml", "until: 2026-12-01", "until: 2026-12-21"),
     "E530": ("reasons.yaml", "features: [user.payments_1h]", "features: [user.payment_1h]"),
+    "E524": ("risk/payments.yaml", 'in_list("cards", card.token)', 'in_list("cards", device.id)'),
     "E523": ("risk/refunds.yaml", "from_points: 30", "from_points: 10"),
     "E531": ("policy.yaml", "hold: 30d", "challengers: {payment: [small/2]}\nhold: 30d"),
     "E509": ("policy.yaml", "{large: 500,", "{Large: 500,"),

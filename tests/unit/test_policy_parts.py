@@ -296,3 +296,18 @@ def test_a_wrong_scorecard_is_shown(folder, old, new, said):
     assert old in CARD
     (folder / "risk" / "cards.yaml").write_text(CARD.replace(old, new, 1))
     assert said in refused(folder)
+
+
+# --- values that are none of a list's type
+
+
+def test_asking_for_what_is_no_value_of_the_type_is_a_miss(folder):
+    """A mail list asked for a text that is no mail address, however that came about, just does not hold it."""
+    found = listed(folder, "email", "anna@example.org,why,who,2026-11-01,\n")
+    assert "anna" not in found
+    assert None not in found
+
+
+def test_a_shipping_address_without_country_can_be_listed(folder):
+    """Events may name none; their key then ends with nothing."""
+    assert "lindenweg5|06108|" in listed(folder, "address", "Lindenweg 5|06108|,why,who,2026-11-01,\n")
