@@ -59,6 +59,7 @@ _OUTCOME_KEYS = {"tier", "action", "measures"}
 _TABLE_KEYS = {"gaps", "then", "reason"}
 _RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}
 MOST_CHALLENGERS = 3
+_NO_LISTS: Mapping[str, AnyList] = {}
 SOURCES = ("model", "profiles", "patterns")
 
 
@@ -150,7 +151,7 @@ class PolicyReader:
             else None,
         )
 
-    def rules(self, schema: Schema, lists: Mapping[str, AnyList]) -> Iterator[tuple[Rule, Checked]]:
+    def rules(self, schema: Schema, lists: Mapping[str, AnyList] = _NO_LISTS) -> Iterator[tuple[Rule, Checked]]:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""
         places: dict[str, str] = {}
         reader, files = Reader(self.diagnostics), sorted((self.folder / "risk").glob("*.yaml"))
@@ -176,7 +177,8 @@ class PolicyReader:
                 elif (condition := item.scalar("when")) is not None:
                     checked = check(condition, wider, self.diagnostics)
                     if checked is not None:
-                        check_asked(checked.tree, condition, lists, self.diagnostics)
+                        if checked.lists:
+                            check_asked(checked.tree, condition, lists, self.diagnostics)
                         yield rule, checked
 
     def _bands_of(self, rule: Rule, item: Fields, schema: Schema) -> Iterator[tuple[Rule, Checked]]:

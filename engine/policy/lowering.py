@@ -165,7 +165,8 @@ def load_lowering(
     snoozes = _snoozes(folder / "snoozes.yaml", sources, types, diagnostics)
     if not (allow or snoozes or control):
         return None
-    sets_of = {kind: frozenset(r.ruleset for r in rules if kind in r.on) for rule in rules for kind in rule.on}
+    kinds = {kind for rule in rules for kind in rule.on}
+    sets_of = {kind: frozenset(rule.ruleset for rule in rules if kind in rule.on) for kind in kinds}
     return Lowering(sources, sets_of, allow, snoozes, control, secret)
 
 

@@ -239,21 +239,25 @@ class TableReader:
 
     def _gaps(self, segments: Sequence[Mapping[int, str]], rows: int) -> None:
         """Look for values of the columns that no row is for."""
-        steps = 0
+        closed: set[tuple[int, int]] = set()
+        """Rows that are left at a column, and found to leave no gap from there on."""
 
         def search(at: int, mask: int, path: tuple[str, ...]) -> tuple[str, ...] | None:
-            nonlocal steps
-            steps += 1
-            if not mask or at == len(segments) or steps > MOST_STEPS:
+            if not mask or at == len(segments) or len(closed) > MOST_STEPS:
                 return None if mask else path
-            found = (search(at + 1, mask & other, (*path, label)) for other, label in segments[at].items())
-            return next((gap for gap in found if gap is not None), None)
+            for other, label in segments[at].items():
+                if (at, mask & other) not in closed:
+                    gap = search(at + 1, mask & other, (*path, label))
+                    if gap is not None:
+                        return gap
+                    closed.add((at, mask & other))
+            return None
 
         gap = search(0, (1 << rows) - 1, ())
         hint, place = "add a row, or say `gaps: allowed` if nothing shall be said then", Position(self.sheet.name, 1, 1)
         if gap is not None:
             self.diagnostics.error("E520", f"no row is for {' and '.join(gap) or 'anything'}", place, hint=hint)
-        elif steps > MOST_STEPS:
+        elif len(closed) > MOST_STEPS:
             message = "the columns have too many combinations to tell whether there is a gap"
             self.diagnostics.error("E520", message, place, hint="say `gaps: allowed`, or split the table")
 
