@@ -42,20 +42,20 @@ class Activations:
     """The way from a folder or a bundle to a live program, over what the journal knows of programs."""
 
     def __init__(self, store: Programs, load: Load, rules: Path) -> None:
-        self.store, self._load, self._rules = store, load, rules
+        self.store, self.load, self._rules = store, load, rules
         self._log = structlog.get_logger()
 
     def draft(self, folder: Path | None = None, author: str = ON_SAVE, reason: str = "saved") -> tuple[Program, Bundle]:
         """The program that a folder holds now, with its bundle; `PolicyError` when it changed while it was read."""
         folder = folder or self._rules
         files = read_files(folder)
-        program = self._load(folder)
-        models = {kind: model.digest for kind, model in program.models.items()}
-        if program.digest != digest_of(files, models):
+        program = self.load(folder)
+        policy = digest_of(files)
+        if digest_of(read_files(folder)) != policy:
             raise PolicyError(f"{folder} was changed while it was read; it is read again at the next change")
         named = program.policy.settings.models
-        told = {kind: f"{named[kind]} {digest}" for kind, digest in models.items()}
-        return program, Bundle(program.digest, digest_of(files), pack(files), told, author, reason, now_us(), "")
+        models = {kind: f"{named.get(kind, kind)} {model.digest}" for kind, model in program.models.items()}
+        return program, Bundle(program.digest, policy, pack(files), models, author, reason, now_us(), "")
 
     def bundle(self, digest: str) -> Bundle:
         """The bundle whose digest begins so; NotFound when there is none, or more than one."""
@@ -69,14 +69,12 @@ class Activations:
     def of(self, bundle: Bundle, clock: Clock | None = None) -> Program:
         """The program of a bundle; `PolicyError` when it can't be had any more as it was."""
         with laid_out(unpack(bundle.files)) as folder:
-            program = self._load(folder, clock)
+            program = self.load(folder, clock)
         if program.models and program.digest != bundle.digest:
-            wrong = [
-                f"{name} (now {program.models[kind].digest})"
-                for kind, name in bundle.models.items()
-                if kind not in program.models or program.models[kind].digest != name.partition(" ")[2]
-            ]
-            raise PolicyError(f"program {bundle.digest[:12]} was made with another model: {', '.join(wrong)}")
+            raise PolicyError(
+                f"program {bundle.digest[:12]} can't be had again: the models folder holds another model than "
+                f"{', '.join(bundle.models.values()) or 'none'}"
+            )
         return program
 
     def begin(self) -> tuple[Program, Activation]:
@@ -126,6 +124,13 @@ class Activations:
     def workers(self) -> list[Worker]:
         """Those that live."""
         return list(self.store.workers(now_us() - LIVE_US))
+
+    def wait_for(self, live: Activation, wait_s: float) -> list[Worker]:
+        """The workers, once all that live have an activation's program, or after so many seconds."""
+        until_s = time.monotonic() + wait_s
+        while any(worker.program != live.digest for worker in self.workers()) and time.monotonic() < until_s:
+            time.sleep(0.05)
+        return self.workers()
 
     def _went_back(self, live: Activation) -> bool:
         """Somebody activated another policy than the folder's, and the folder has not been saved since."""

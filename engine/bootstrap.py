@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from engine.activation import Activations, now_us
 from engine.bulk import replay
 from engine.errors import NotFound, PolicyError
 from engine.explaining import Explainers, Follower
+from engine.hindsight import Hindsight
 from engine.journal.sqlite import SqliteJournal
 from engine.keeper import Keeper, Sink
 from engine.language import Diagnostics
@@ -76,6 +79,19 @@ def open_programs(settings: Settings, journal: SqliteJournal) -> Callable[[str],
             return activations.draft()[0]
 
     return load
+
+
+@contextmanager
+def looking_back(settings: Settings) -> Iterator[Hindsight]:
+    """The journal of an installation, to be explained and replayed; a server may run."""
+    _, journal = open_stores(settings)
+    if not (settings.state / "journal.sqlite").exists():
+        raise NotFound(f"there is no journal in {settings.state}")
+    journal.open()
+    try:
+        yield Hindsight(open_activations(settings, journal), journal)
+    finally:
+        asyncio.run(journal.close())
 
 
 async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, Sink]) -> None:

@@ -77,8 +77,10 @@ class Runtime:
         """The live one and the one before it, which answers for a moment after a reload."""
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._live: Activation | None = None
-        self._since_us, self._problem, self._again_s = 0, "", 0.0
-        """Since when it decides with its program, why it could not take another, and when it tries that again."""
+        self._since_us, self._problem = 0, ""
+        """Since when it decides with its program, and why it could not take another."""
+        self._refused = (0, 0.0)
+        """The number of the activation that it could not take, and when it tries that again."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -222,7 +224,7 @@ class Runtime:
             self._same_layouts(program)
             await self._swap(program, activation)
         except ArbiterError as problem:
-            self._problem, self._again_s = str(problem), time.monotonic() + RETRY_S
+            self._problem, self._refused = str(problem), (activation.seq, time.monotonic() + RETRY_S)
             self._log.error("activation refused, the live one stays", live=self.program_digest, reason=str(problem))
 
     async def _swap(self, program: Program, activation: Activation) -> None:
@@ -276,11 +278,12 @@ class Runtime:
                 await self.reload()
             with contextlib.suppress(Unavailable):
                 newest = self._activations.store.newest()
-                if newest and newest.seq != self._followed() and time.monotonic() >= self._again_s:
+                if newest is not None and newest != self._live and not self._waits(newest):
                     await self._take(newest)
 
-    def _followed(self) -> int:
-        return self._live.seq if self._live else 0
+    def _waits(self, activation: Activation) -> bool:
+        seq, again_s = self._refused
+        return activation.seq == seq and time.monotonic() < again_s
 
     async def _sign_in(self) -> None:
         """Say what this process decides with; another process's commits are waited for in a thread."""

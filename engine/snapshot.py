@@ -10,7 +10,7 @@ follows from the event and the program. Signals and what was degraded are taken 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -44,8 +44,8 @@ def snapshot(case: Case, decision: Decision) -> dict[str, Any]:
     return kept
 
 
-def recall(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Case:
-    """The case of a stored decision, ready to conclude; aggregates named in `unsure` stay unknown.
+def recall(stored: Stored, program: Program, features: Mapping[str, Any] | None = None) -> Case:
+    """The case of a stored decision, ready to conclude; `features`: aggregates to take instead of the record's.
 
     Derived features and the score are computed anew.
     """
@@ -56,8 +56,8 @@ def recall(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Ca
     if risk is not None:
         before = unpack_risk(body["risk_before"]) if "risk_before" in body else risk
         program.stand(case, before, tuple(Measure(**measure) for measure in body.get("measures_before", ())))
-    kept = body["features"]
-    case.row.update({a.name: kept[a.name] for a in program.feature_set.aggregates if a.name in kept.keys() - unsure})
+    kept = body["features"] if features is None else features
+    case.row.update({a.name: kept[a.name] for a in program.feature_set.aggregates if a.name in kept})
     case.truncated = body["truncated"]
     program.features.derive(case.row)
     case.degraded += [source for source in decided.degraded if source == "profiles"]
@@ -70,10 +70,20 @@ def recall(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Ca
     return case
 
 
-def redecide(stored: Stored, program: Program, unsure: Collection[str] = ()) -> Decision:
+def kept_features(stored: Stored, then: Program, program: Program) -> dict[str, Any]:
+    """The aggregates in a record that mean the same under another program; the others are not known from it."""
+    kept = orjson.loads(stored.record.public)["features"]
+    if then is program:
+        return kept if isinstance(kept, dict) else {}
+    old, new = ({a.name: a.definition(p.feature_set.keep.get(a.entity, 0)) for a in p.feature_set.aggregates}
+                for p in (then, program))  # fmt: skip
+    return {name: value for name, value in kept.items() if name in new and old.get(name) == new[name]}
+
+
+def redecide(stored: Stored, program: Program, features: Mapping[str, Any] | None = None) -> Decision:
     """What a program decides from what a record keeps."""
     decided = decision_of(stored)
-    case = recall(stored, program, unsure)
+    case = recall(stored, program, features)
     return program.conclude(case, decided.signals, decided.decided_us, dry_run=False)
 
 

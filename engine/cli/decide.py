@@ -16,11 +16,11 @@ import orjson
 
 from engine.bootstrap import open_engine
 from engine.cli.endings import PROBLEMS
-from engine.cli.explain import Explanation, as_document, explain
 from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.cli.screen import output
 from engine.cli.show import show
 from engine.errors import InvalidInput, Violation
+from engine.explanation import Explanation, as_document, explain
 from engine.intake import read_event
 from engine.settings import Settings
 from engine.values import Event

@@ -1,207 +1,40 @@
-"""Why a decision came out as it did: every rule with its conditions and what they saw, every feature with its value.
-
-    explanation = explain(decision, case, stages_s)
-    as_document(explanation)          # plain values with stable keys, for `--json`
-
-The conditions are asked one by one of the rule language's reference interpreter, to which the compiled rules are
-proven equal.
-"""
+"""`arbiter explain`: a stored decision, shown as `arbiter decide` shows one that is not stored."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+import sys
+from pathlib import Path
 from typing import Any
 
-from engine.features.spec import Aggregate, Derived
-from engine.language import UNKNOWN, Checked, Failure, evaluate, outcome
-from engine.language.expression import Name, Node
-from engine.language.resolve import Present
-from engine.policy.evaluate import RuleSet
-from engine.policy.rules import Rule
-from engine.program import Case, Program
-from engine.schema import ENTITIES
-from engine.values import Decision, Result, Row
+import click
+import orjson
+
+from engine.bootstrap import looking_back
+from engine.cli.options import arbiter_command, place_options, settings_of
+from engine.cli.screen import output
+from engine.cli.show import show
+from engine.explanation import as_document
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One of the conditions that a rule joins with `&&`."""
+@arbiter_command("explain", """
+    arbiter explain pay-8841
+    arbiter explain pay-8841 --json | jq '.rules[] | select(.missed_by_one)'
+""")  # fmt: skip
+@click.argument("decision")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object with stable keys.")
+@click.option(
+    "--misses", is_flag=True, help="Show every rule that missed, not only those that missed by one condition."
+)
+@place_options
+def command(decision: str, as_json: bool, misses: bool, folder: Path, **flags: Any) -> None:
+    """Show a stored decision and everything that led to it.
 
-    text: str
-    result: str
-    """true, false, unknown or error."""
-    inputs: Mapping[str, Any]
-    """Name → the value it saw; None where there was none."""
-    note: str
-    """The reason of an error."""
-
-
-@dataclass(frozen=True, slots=True)
-class RuleView:
-    """One rule and what became of it."""
-
-    rule: Rule
-    result: Result
-    enforced: bool
-    """False for an observed rule, or one outside its rollout share."""
-    conditions: tuple[Condition, ...]
-
-    @property
-    def near(self) -> bool:
-        """Missed by one condition of several."""
-        holds = sum(condition.result == "true" for condition in self.conditions)
-        return self.result is Result.MISS and holds == len(self.conditions) - 1 and holds > 0
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureView:
-    """One feature of the event."""
-
-    name: str
-    value: Any
-    """None when it can't be known."""
-    unit: str
-    meaning: str
-    truncated: bool
-    """It reaches past the oldest event that its log keeps, so it is a lower bound."""
-
-
-@dataclass(frozen=True, slots=True)
-class EntityView:
-    """What was known of one entity before the event."""
-
-    named: bool
-    """Whether the event names one."""
-    first_us: int
-    """Its first event; 0 = never seen."""
-    events: int
-    """Events that its log holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A decision and everything that led to it."""
-
-    decision: Decision
-    kind: str
-    event_us: int
-    rules: tuple[RuleView, ...]
-    entities: Mapping[str, EntityView]
-    features: tuple[FeatureView, ...]
-    stages_s: Mapping[str, float]
-    currency: str
-    """The policy's base currency, in which money features count."""
-
-
-def explain(decision: Decision, case: Case, stages_s: Mapping[str, float]) -> Explanation:
-    """Put together what is known about one considered event."""
-    program = case.program
-    sets = [program.policy.by_kind.get(case.event.kind), program.policy.by_kind.get("user") if case.risk else None]
-    enforced = {hit.rule: hit.enforced for hit in decision.hits}
-    rules = [view for rules in sets if rules for view in _rules(rules, case, program, enforced)]
-    return Explanation(
-        decision, case.event.kind, case.event.time_us, tuple(rules), _entities(case, program),
-        tuple(_features(case, program)), dict(stages_s), program.policy.settings.base_currency,
-    )  # fmt: skip
-
-
-def _rules(rules: RuleSet, case: Case, program: Program, enforced: Mapping[str, bool]) -> Iterator[RuleView]:
-    lists = program.policy.lists
-    for rule, checked in zip(rules.rules, rules.conditions, strict=True):
-        state = rule.state_at(case.as_of_us)
-        if state != "off":
-            result, _ = outcome(checked, case.row, lists)
-            conditions = tuple(_conditions(checked, case.row, lists))
-            yield RuleView(rule, result, enforced.get(rule.id, state == "enforce"), conditions)
-
-
-def _conditions(checked: Checked, row: Row, lists: Mapping[str, Any]) -> Iterator[Condition]:
-    for index, node in enumerate(checked.conjuncts):
-        value = evaluate(replace(checked, tree=node), row, lists)
-        result = "unknown" if value is UNKNOWN else "error" if isinstance(value, Failure) else str(value).lower()
-        note = value.reason if isinstance(value, Failure) else ""
-        yield Condition(checked.conjunct_text(index), result, {name: row.get(name) for name in inputs_of(node)}, note)
-
-
-def inputs_of(node: Node) -> list[str]:
-    """Declared inputs that an expression reads, each once, in the order in which they stand."""
-    return list(dict.fromkeys(_inputs(node)))
-
-
-def _inputs(part: Any) -> Iterator[str]:
-    if isinstance(part, tuple):
-        for inner in part:
-            yield from _inputs(inner)
-    elif isinstance(part, Name | Present):
-        if isinstance(part, Present) or not part.local:
-            yield part.path
-    elif isinstance(part, Node):
-        for field in fields(part):
-            yield from _inputs(getattr(part, field.name))
-
-
-def _entities(case: Case, program: Program) -> dict[str, EntityView]:
-    views = {}
-    for entity in (name for name in ENTITIES if name in program.layouts):
-        state = case.admission.states.get(entity)
-        named = any(entry.entity == entity for entry in case.entries)
-        events = len(state.log) // program.layouts[entity].size if state else 0
-        views[entity] = EntityView(named, int(state.head.get("first", 0)) if state else 0, events)
-    return views
-
-
-def _features(case: Case, program: Program) -> Iterator[FeatureView]:
-    known: tuple[Aggregate | Derived, ...] = (*program.feature_set.aggregates, *program.feature_set.derived)
-    for one in known:
-        yield FeatureView(one.name, case.row.get(one.name), one.unit, one.meaning, one.name in case.truncated)
-
-
-# --- for machines ----------------------------------------------------------------------------------------------------
-
-
-def as_document(explanation: Explanation) -> dict[str, Any]:
-    """Plain values under keys that stay; times in RFC 3339, durations in microseconds."""
-    decision = explanation.decision
-    risk = decision.user_risk
-    return {
-        "id": decision.id, "kind": explanation.kind, "time": moment(explanation.event_us),
-        "tier": decision.tier.name, "action": decision.action.name, "score": decision.score,
-        "reasons": [
-            {"code": r.code, "analyst": r.analyst, "customer": r.customer, "source": r.source, "category": r.category}
-            for r in decision.reasons
-        ],
-        "measures": [
-            {"kind": m.kind, "parameters": dict(m.parameters), "source": m.source, "until": moment(m.until_us)}
-            for m in decision.measures
-        ],
-        "user_risk": {"tier": risk.tier.name, "reasons": list(risk.reasons), "since": moment(risk.since_us)}
-        if risk else None,
-        "signals": list(decision.signals), "degraded": list(decision.degraded), "flags": list(decision.flags),
-        "rules": [_rule_document(view) for view in explanation.rules],
-        "features": {feature.name: feature.value for feature in explanation.features},
-        "truncated": [feature.name for feature in explanation.features if feature.truncated],
-        "entities": {
-            name: {"named": view.named, "first_seen": moment(view.first_us), "events": view.events}
-            for name, view in explanation.entities.items()
-        },
-        "stages_us": {stage: round(seconds * 1e6, 1) for stage, seconds in explanation.stages_s.items()},
-        "program": decision.program, "decided_at": moment(decision.decided_us), "dry_run": decision.dry_run,
-    }  # fmt: skip
-
-
-def _rule_document(view: RuleView) -> dict[str, Any]:
-    rule = view.rule
-    return {
-        "id": rule.id, "ruleset": rule.ruleset, "place": rule.place, "result": view.result.name,
-        "enforced": view.enforced, "missed_by_one": view.near, "reason": rule.reason.code,
-        "conditions": [
-            {"text": c.text, "result": c.result, "inputs": dict(c.inputs), "note": c.note} for c in view.conditions
-        ],
-    }  # fmt: skip
-
-
-def moment(time_us: int) -> str | None:
-    """RFC 3339 in UTC; None for 0, which means never."""
-    return datetime.fromtimestamp(time_us / 1e6, UTC).isoformat().replace("+00:00", "Z") if time_us else None
+    DECISION is its id. What each rule gave is what it gave then; conditions and values come from the record and from the policy that was
+    live, which is kept with its digest. A running server is not disturbed.
+    """
+    with looking_back(settings_of(folder, flags, policy=False)) as past:
+        explanation = past.explain(decision)
+    if as_json:
+        sys.stdout.write(orjson.dumps(as_document(explanation), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        show(explanation, output(), misses=misses)

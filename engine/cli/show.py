@@ -10,7 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli.explain import Condition, EntityView, Explanation, FeatureView, RuleView, moment
+from engine.explanation import Condition, EntityView, Explanation, FeatureView, RuleView, moment
+from engine.flips import Flip
 from engine.policy.rules import Outcome
 from engine.values import Decision, Measure, Result
 
@@ -36,6 +37,7 @@ def show(explanation: Explanation, console: Console, *, misses: bool = False) ->
         groups["Missed"] = [view for view in explanation.rules if view.result is Result.MISS and not view.near]
     for title, views in groups.items():
         _rules(title, views, len(explanation.rules), console)
+    _flips(explanation.flips, console)
     _features(explanation, console)
     _end(explanation, console)
 
@@ -62,6 +64,12 @@ def _why(decision: Decision, console: Console) -> None:
         console.print(table)
     else:
         console.print("  nothing speaks against it")
+    for one in decision.lowered:
+        until = f" until {moment(one.until_us)}" if one.until_us else ""
+        gone = ", ".join(one.cancelled)
+        console.print(
+            f"  {one.kind} {one.id} of {one.author}{until} cancels {gone}; else {one.tier.name} {one.action.name}"
+        )
     for measure in decision.measures:
         console.print(f"  measure {measure_text(measure)}")
     if decision.user_risk is not None:
@@ -109,6 +117,17 @@ def saw(condition: Condition) -> str:
     return ", ".join([*seen, *([condition.note] if condition.note else [])])
 
 
+def _flips(flips: Iterable[Flip], console: Console) -> None:
+    if flips:
+        console.print("\nIt would have been", style="bold")
+    for flip in flips:
+        line = Text("  ")
+        line.append(flip.action.name, COLOURS[flip.action.name])
+        line.append(f" if {flip.condition}")
+        line.append(f"  (it is {plain(flip.value)})", "dim")
+        console.print(line)
+
+
 def _features(explanation: Explanation, console: Console) -> None:
     console.print("\nFeatures", style="bold")
     groups: dict[str, list[FeatureView]] = {}
@@ -135,6 +154,8 @@ def _known(view: EntityView | None) -> str:
         return ""
     if not view.named:
         return ": not named by this event"
+    if view.events is None:
+        return ""
     since = f", first seen {moment(view.first_us)}" if view.first_us else ", never seen before"
     return f"{since}, {view.events:,} events kept"
 
@@ -167,11 +188,13 @@ def plain(value: Any) -> str:
 
 
 def _end(explanation: Explanation, console: Console) -> None:
-    stages = explanation.stages_s
-    console.print("\nTime", style="bold")
-    told = [f"{stage} {seconds * 1e6:,.0f}" for stage, seconds in stages.items()]
-    console.print("  " + " · ".join(told) + f" · in all {sum(stages.values()) * 1e6:,.0f} µs")
-    console.print(f"\nprogram {explanation.decision.program}; nothing was stored or counted", style="dim")
+    stages, decision = explanation.stages_s, explanation.decision
+    if stages:
+        console.print("\nTime", style="bold")
+        told = [f"{stage} {seconds * 1e6:,.0f}" for stage, seconds in stages.items()]
+        console.print("  " + " · ".join(told) + f" · in all {sum(stages.values()) * 1e6:,.0f} µs")
+    kept = "nothing was stored or counted" if decision.dry_run else f"decided at {moment(decision.decided_us)}"
+    console.print(f"\nprogram {decision.program}; {kept}", style="dim")
 
 
 def _grid(columns: int, right: tuple[int, ...] = ()) -> Table:

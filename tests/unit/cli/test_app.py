@@ -113,7 +113,7 @@ def test_completion_scripts(call, shell):
 def test_completion_knows_commands_and_options():
     """Names are completed without importing any command, options with those of the command."""
     shell = BashComplete(app, {}, "arbiter", "_ARBITER_COMPLETE")
-    assert [item.value for item in shell.get_completions([], "re")] == ["rebuild"]
+    assert [item.value for item in shell.get_completions([], "re")] == ["replay", "rebuild"]
     assert "--misses" in [item.value for item in shell.get_completions(["decide"], "--m")]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from engine.cli.explain import inputs_of
+from engine.explanation import inputs_of
 from engine.language import Schema, check_text
 from engine.values import Result
 from tests.unit.cli.conftest import golden, payment
@@ -46,7 +46,8 @@ def test_a_program_reads_json(call, folder):
     found = orjson.loads(done.stdout)
     assert list(found) == [
         "id", "kind", "time", "tier", "action", "score", "reasons", "measures", "user_risk", "signals", "degraded",
-        "flags", "rules", "features", "truncated", "entities", "stages_us", "program", "decided_at", "dry_run",
+        "flags", "rules", "features", "truncated", "entities", "flips", "lowered", "stages_us", "program", "decided_at",
+        "dry_run",
     ]  # fmt: skip
     near = next(rule for rule in found["rules"] if rule["id"] == "young-and-large")
     assert near["missed_by_one"]
