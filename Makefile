@@ -27,8 +27,8 @@ test: setup  ## Every test that belongs in CI
 	@$(BIN)/python -m pytest
 
 lint: setup  ## Style, types, architecture, spelling
-	$(BIN)/ruff check engine tests benchmarks protos models
-	$(BIN)/ruff format --check engine tests benchmarks protos models
+	$(BIN)/ruff check engine tests benchmarks protos models rules
+	$(BIN)/ruff format --check engine tests benchmarks protos models rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell engine tests benchmarks docs rules mappings protos *.md

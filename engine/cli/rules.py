@@ -14,6 +14,7 @@ from engine.batch.rule_tests import run_tests
 from engine.bootstrap import open_program
 from engine.cli import findings
 from engine.cli.endings import PROBLEMS, Ended
+from engine.cli.init import TEMPLATE
 from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.errors import ModelError, PolicyError
 from engine.language import Diagnostics, DiagnosticsError
@@ -118,5 +119,26 @@ def test(path: Path | None, as_json: bool, coverage: bool, folder: Path, **flags
         raise click.exceptions.Exit(PROBLEMS)
 
 
+@arbiter_command("schema", """
+    arbiter rules schema
+    arbiter rules schema rules > rules.schema.json
+""")  # fmt: skip
+@click.argument("kind", required=False)
+def schema(kind: str | None) -> None:
+    """Print the JSON Schema of one kind of file, or without KIND the names of all.
+
+    `arbiter init` writes them into rules/schemas, and the files there name theirs, so that an editor with a YAML
+    language server completes keys and marks mistakes.
+    """
+    known = {path.stem: path for path in sorted((TEMPLATE / "rules" / "schemas").glob("*.json"))}
+    if kind is None:
+        click.echo("\n".join(known))
+    elif kind in known:
+        click.echo(known[kind].read_text(), nl=False)
+    else:
+        raise click.UsageError(f"there is no schema {kind!r}; known: {', '.join(known)}")
+
+
 command.add_command(check)
+command.add_command(schema)
 command.add_command(test)
