@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,9 @@ import orjson
 
 from engine.batch import numbers
 from engine.batch.bind import Bound, Row
+from engine.batch.clean import Cleaner, Told
+from engine.batch.declared import Mapping as Declared
+from engine.batch.documents import bound_to
 from engine.batch.files import Chunk, Source
 from engine.batch.quarantine import Quarantine
 from engine.batch.stage import ExternalSort
@@ -40,21 +43,23 @@ class Arrivals:
     """Iterates over a source once; its counts are complete when the iteration is."""
 
     def __init__(
-        self, source: Source, bound: Bound, quarantine: Quarantine, now_us: int, workdir: Path,
-        seen: Callable[[int, int], None], *, produces: str, scattered: bool,
-    ) -> None:  # fmt: skip
-        self.source, self.bound, self.quarantine, self.now_us, self.workdir = source, bound, quarantine, now_us, workdir
-        self._seen = seen
-        self._make = self._outcome if produces == "outcomes" else self._event
-        self._scattered = scattered
+        self, source: Source, mapping: Declared, quarantine: Quarantine, now_us: int, workdir: Path, told: Told
+    ) -> None:
+        self.source, self.quarantine, self.now_us, self.workdir, self._told = source, quarantine, now_us, workdir, told
+        self.cleaner = Cleaner(mapping, source, workdir)
+        self.bound = bound_to(mapping, self.cleaner.schema)
+        self._make = self._outcome if mapping.produces == "outcomes" else self._event
+        self._scattered = mapping.group is not None and mapping.group.scattered
         self.rows = 0
         """Rows read, good or bad."""
         self.skipped: dict[str, int] = {}
         """Reason → rows left out on purpose."""
-        self.unseen: set[str] = set(bound.columns) if source.schema is None else set()
+        self.unseen: set[str] = set(self.cleaner.columns) if source.schema is None else set()
         """Columns that no row has had so far, where a file can't say beforehand which it has."""
 
     def __iter__(self) -> Iterator[Arrival]:
+        if self.cleaner.active:
+            self.cleaner.prepare(self.bound.skipped, self._told)
         for rows, count in self._groups():
             arrival = self._make(rows, count)
             if arrival is not None:
@@ -64,26 +69,36 @@ class Arrivals:
     # --- rows --------------------------------------------------------------------------------------------------------
 
     def _rows(self) -> Iterator[Row]:
-        skipped = self.bound.skipped
-        for chunk in self.source.chunks(self.bound.columns):
+        skipped, cleaner = self.bound.skipped, self.cleaner
+        for chunk in self.source.chunks(cleaner.columns):
             self._note(chunk)
-            for row in chunk.rows:
+            for row in self._spelled(chunk.rows) if cleaner.active else chunk.rows:
                 reason = skipped(row)
                 if reason:
                     self.skipped[reason] = self.skipped.get(reason, 0) + 1
                 else:
-                    yield row
+                    yield cleaner.filled(row) if cleaner.active else row
+
+    def _spelled(self, rows: list[Row]) -> Iterator[Row]:
+        for row in rows:
+            try:
+                spelled = self.cleaner.spelled(row)
+            except ValueError as problem:
+                self.quarantine.add(row[0], row[1], [Violation("clean", str(problem))])
+                continue
+            if spelled is not None:
+                yield spelled
 
     def _note(self, chunk: Chunk) -> None:
         self.rows += len(chunk.rows) + len(chunk.unreadable)
         for bad in chunk.unreadable:
             self.quarantine.add(bad.row, bad.line, [Violation("row", bad.reason)])
         for name in tuple(self.unseen):
-            place = self.bound.columns.index(name) + 2
+            place = self.cleaner.columns.index(name) + 2
             if any(row[place] is not None for row in chunk.rows):
                 self.unseen.discard(name)
         self.quarantine.check(self.rows)
-        self._seen(self.rows, chunk.bytes_done)
+        self._told("reading", self.rows, chunk.bytes_done)
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
@@ -149,7 +164,7 @@ class Arrivals:
         if count > MAX_GROUP:
             raise InvalidInput([Violation("group", f"has more than {MAX_GROUP:,} rows")])
         try:
-            document = bound.document(rows[0])
+            document = bound.document(self.cleaner.merged(rows) if self.cleaner.active else rows[0])
         except InvalidInput as error:
             wrong += error.violations
         try:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping as Lookups
 from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
 
 from engine.errors import MappingError
 from engine.language.diagnostics import Diagnostics, Position
@@ -136,6 +138,77 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class CleanColumn:
+    """What is done to one column's values, in this order."""
+
+    name: str
+    place: Position
+    tidy: str
+    """"" (nothing), true, upper or lower."""
+    values: Lookups[str, str]
+    """Spelling → the one that all get."""
+    scale_by: str
+    """The column whose text picks the factor; "" for one factor for all."""
+    factors: Lookups[str, Decimal]
+    """Text → what a number is multiplied with; the one for all stands under ""."""
+    zone_by: str
+    """The column that holds, or picks from `zones`, the zone of a time."""
+    zones: Lookups[str, str]
+    missing: str
+    """"" (nothing), leave, default or median: all but nothing raise the flag `missing.NAME`."""
+    default: str
+    median_by: str
+    """The column whose value makes the group; "" for all rows together."""
+    outliers: str
+    """"" (nothing), quantiles or mad; what lies beyond raises the flag `far.NAME`."""
+    bounds: tuple[float, float]
+    """Two shares, or how many deviations twice."""
+    winsorise: bool
+    """Whether it is also drawn in to the bound."""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The columns of flags that it adds."""
+        return ("missing." + self.name,) * bool(self.missing) + ("far." + self.name,) * bool(self.outliers)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A table beside the file, in which each row looks up what was known at its time."""
+
+    name: str
+    path: Path
+    key: str
+    """The file's column."""
+    column: str
+    """The table's column."""
+    match: str
+    """exact, prefix (the longest that the value begins with) or network (the smallest that holds the address)."""
+    since: str
+    until: str
+    """The table's columns of validity, from … up to but not with; "" for always."""
+    place: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """What happens to rows before they become events."""
+
+    repeated: tuple[str, ...] | None = None
+    """Columns in which a row must differ from all earlier ones; none for all columns; None keeps repetitions."""
+    columns: tuple[CleanColumn, ...] = ()
+    references: tuple[Reference, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.repeated is not None or bool(self.columns or self.references)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All columns of flags."""
+        return tuple(flag for column in self.columns for flag in column.flags)
+
+
+@dataclass(frozen=True, slots=True)
 class Mapping:
     """Everything that a mapping file declares, free of mistakes in itself."""
 
@@ -161,6 +234,12 @@ class Mapping:
     """Column → where the mapping first names it, and how many characters long."""
     text: str
     """The mapping file itself, for the excerpts in later messages."""
+    clean: Cleaning = Cleaning()
+
+    def added(self) -> tuple[str, ...]:
+        """The columns that cleaning adds to those of the file: flags, and what is looked up."""
+        names = {reference.name for reference in self.clean.references}
+        return (*self.clean.flags, *(name for name in self.uses if name.partition(".")[0] in names))
 
     def problem(self, code: str, message: str, place: Position, length: int = 1, hint: str = "") -> MappingError:
         """An error that shows one place of the mapping file."""

@@ -21,7 +21,6 @@ import orjson
 from engine.batch.arrivals import Arrival, Arrivals, Outcome
 from engine.batch.bind import bind_time
 from engine.batch.declared import Mapping as Declared
-from engine.batch.documents import bound_to
 from engine.batch.files import Source
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import open_source
@@ -106,6 +105,8 @@ class Summary:
     runs: int
     """Sorted runs on disk; 0 when the file was in order already or fits in memory."""
     in_order: bool
+    cleaned: Mapping[str, int]
+    """What cleaning did → rows."""
 
 
 def load(
@@ -142,11 +143,7 @@ class _Run:
         self.source, self.mapping, self.sink, self.away, self.scratch = source, mapping, sink, away, scratch
         self.progress, self.batch_events = progress, batch_events
         self.events = self.new = self.repeated = self.conflicts = self.outcomes = self.runs = 0
-        group = mapping.group
-        self.arrivals = Arrivals(
-            source, bound_to(mapping, source.schema), away, now_us, scratch, lambda *done: self._tell("reading", *done),
-            produces=mapping.produces, scattered=group is not None and group.scattered,
-        )  # fmt: skip
+        self.arrivals = Arrivals(source, mapping, away, now_us, scratch, self._tell)
 
     def write(self) -> tuple[int, bool]:
         """Everything, batch by batch; where it was resumed, and whether the file was in order."""
@@ -173,7 +170,7 @@ class _Run:
         return Summary(
             self.source.name, self.mapping.name, arrivals.rows, self.events, self.new, self.repeated, self.conflicts,
             self.outcomes, dict(arrivals.skipped), away.rows, dict(away.reasons.most_common()), away.finish(),
-            tuple(sorted(arrivals.unseen)), resumed_at, self.runs, in_order,
+            tuple(sorted(arrivals.unseen)), resumed_at, self.runs, in_order, dict(arrivals.cleaner.counts),
         )  # fmt: skip
 
     def _tell(self, stage: str, rows: int, bytes_done: int, total: int | None = None) -> None:
@@ -196,7 +193,8 @@ class _Run:
 
     def _in_order(self) -> bool:
         """Whether a look at the time column alone proves that the file is sorted; unreadable times prove nothing."""
-        if self.mapping.group and self.mapping.group.scattered:
+        zoned = any(spec.zone_by and spec.name == self.mapping.time.name for spec in self.mapping.clean.columns)
+        if zoned or (self.mapping.group and self.mapping.group.scattered):
             return False
         column, time = bind_time(self.mapping, self.source.schema)
         last_us, rows = -(2**63), 0

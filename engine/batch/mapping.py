@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import re
 import zoneinfo
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.batch import numbers
+from engine.batch.cleaning import read_cleaning
 from engine.batch.declared import (
     EPOCHS,
     FORMATS,
@@ -44,7 +46,8 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SAMPLE_US = 1_600_000_000_000_000
 _AMOUNT_FIELDS = frozenset({"txn.amount_minor", "txn.currency"})
 _KEYS = ("mapping", "id", "kind", "time")
-_MORE = ("produces", "source", "missing", "fields", "attributes", "amount", "skip", "outcomes", "group")
+_MORE = ("produces", "source", "missing", "fields", "attributes", "amount", "skip", "outcomes", "group", "clean",
+         "references")  # fmt: skip
 _COLUMN_KEYS = ("extract", "values", "patterns", "unmapped", "sign")
 _TESTS = ("equals", "matches", "missing", "below", "above")
 _SIGNS = ("keep", "drop", "flip")
@@ -82,17 +85,24 @@ class _Parser:
         produces = top.choice("produces", ("events", "outcomes"), "events")
         kinds = OUTCOMES if produces == "outcomes" else KINDS
         if produces == "outcomes":
-            self._refuse_keys(top, ("outcomes", "group", "attributes"))
-        return Mapping(
-            name=top.text("mapping"), file=file, digest=hashlib.blake2b(data, digest_size=16).digest(),
+            self._refuse_keys(top, ("outcomes", "group", "attributes", "clean"))
+        clean, tables = read_cleaning(top, self.column, Path(file).parent)
+        attributes = {key.value: self._value(value) for key, value in top.entries("attributes")}
+        self.uses |= dict.fromkeys(clean.flags, (top.position("clean"), 1))
+        mapping = Mapping(
+            name=top.text("mapping"), file=file, digest=hashlib.blake2b(data + tables, digest_size=16).digest(),
             produces=produces, format=self._format(top), id=self._id(top),
             kind=self._kind(top, kinds), time=self._moment(top.get("time")),
             fields=self._outcome_fields(top) if produces == "outcomes" else self._fields(top),
-            attributes={key.value: self._value(value) for key, value in top.entries("attributes")},
+            attributes=attributes | {flag: Column(flag) for flag in clean.flags},
             amount=self._amount(top) if "amount" in top else None,
             skips=self._skips(top), outcomes=self._outcomes(top), group=self._group(top),
             missing=frozenset(top.texts("missing")), uses=self.uses, text=self.diagnostics.sources.get(file, ""),
+            clean=clean,
         )  # fmt: skip
+        added = mapping.added()
+        uses = {name: place for name, place in self.uses.items() if name not in added}
+        return replace(mapping, uses=uses | {name: self.uses[name] for name in added})
 
     def _refuse_keys(self, top: Fields, keys: tuple[str, ...]) -> None:
         for key in keys:
@@ -108,7 +118,6 @@ class _Parser:
             "".encode(encoding)
         except LookupError:
             source.mistake("E114", f"`{encoding}` is not a text encoding", "encoding", "such as utf-8 or latin-1")
-        form, header = source.choice("format", FORMATS, ""), source.texts("header")
         form, header = source.choice("format", FORMATS, ""), source.texts("header")
         delimiter, quote = self._mark(source, "delimiter", ","), self._mark(source, "quote", '"')
         return FileFormat(form, delimiter, quote, encoding, header)

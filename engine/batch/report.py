@@ -13,7 +13,6 @@ import orjson
 
 from engine.batch.arrivals import Arrivals
 from engine.batch.declared import Mapping
-from engine.batch.documents import bound_to
 from engine.batch.expect import Watch, load_expectations
 from engine.batch.files import Row, Source
 from engine.batch.profile import DAY_US, EXAMPLES, Column, Profile, Told, look_through, weighted
@@ -78,11 +77,7 @@ def examine(
 def _refused(source: Source, mapping: Mapping, workdir: Path, now_us: int, told: Told) -> list[Finding]:
     """Rows that an import with the mapping would put away, by reason."""
     away = Quarantine(workdir / "refused.jsonl", source.name, 1.0)
-    group = mapping.group
-    arrivals = Arrivals(
-        source, bound_to(mapping, source.schema), away, now_us, workdir, lambda *done: told("mapping", *done),
-        produces=mapping.produces, scattered=group is not None and group.scattered,
-    )  # fmt: skip
+    arrivals = Arrivals(source, mapping, away, now_us, workdir, lambda _, *done: told("mapping", *done))
     for _ in arrivals:
         pass
     path, rows = away.finish(), dict[str, list[tuple[int, str]]]()

@@ -144,6 +144,7 @@ def _show(summary: Summary, seconds: float) -> None:
         ("bad rows", summary.bad_rows, f"in {summary.quarantine}"),
         *((f"  {reason}", count, "") for reason, count in list(summary.reasons.items())[:SHOWN_REASONS]),
         *((f"  skipped: {reason}", count, "") for reason, count in summary.skipped.items()),
+        *((f"  cleaned: {what}", count, "") for what, count in sorted(summary.cleaned.items())),
     ]
     for label, count, remark in rows:
         if count or label.startswith(("rows", "events", "bad")):

@@ -36,5 +36,31 @@ def test_example_gives_the_events_and_the_quarantine_that_are_shown(
 
 def test_outcome_feed_of_the_guide_is_valid() -> None:
     """The guide's outcome mapping loads and binds to the columns that it names."""
-    mapping = parse_mapping(blocks("yaml")[1].encode(), "guide.yaml")
+    mapping = parse_mapping(blocks("yaml")[-1].encode(), "guide.yaml")
     assert set(bind(mapping, None).columns) == {"case", "filed", "order", "reason", "received", "amount", "currency"}
+
+
+def test_cleaning_of_the_guide_works(run: Importer, sink: MemorySink) -> None:
+    """The guide's cleaning mapping does what its table of keys says."""
+    data = (
+        "order,line,item,customer,city,weight,unit,price,pieces,currency,placed,shop\n"
+        "1,1,a,kim, muenchen,500,g,2.50,1,€,2026-01-01 10:00,B\n1,1,a,kim, muenchen,500,g,2.50,1,€,2026-01-01 10:00,B\n"
+        "1,2,a,kim,Rome,NA,kg,-,2,$,2026-01-01 10:00,T\n"
+    )
+    summary = run(data, blocks("yaml")[1])
+    assert [event.fields["attributes"] for event in sink.events.values()] == [
+        {"city": "ROME", "weight": "0.5", "missing.weight": "true", "missing.price": "true"},
+        {"city": "MÜNCHEN", "weight": "0.500"},
+    ]
+    assert [event.time_us // 3_600_000_000 % 24 for event in sink.events.values()] == [1, 9]
+    assert [event.fields["txn.currency"] for event in sink.events.values()] == ["USD", "EUR"]
+    assert summary.cleaned["repeated rows left out"] == 1
+
+
+def test_references_and_sources_of_the_guide_are_valid(tmp_path: Path) -> None:
+    """The other mappings of the guide load, beside the tables that they name."""
+    for name in ("bins", "networks", "holidays"):
+        (tmp_path / f"{name}.csv").write_text("")
+    mapping = parse_mapping(blocks("yaml")[2].encode(), str(tmp_path / "guide.yaml"))
+    assert set(mapping.added()) == {"bins.issuer_country", "days.name", "nets.owner"}
+    assert parse_mapping(blocks("yaml")[3].encode(), "guide.yaml").clean

@@ -280,7 +280,7 @@ def test_a_data_report_is_a_gate_in_text_json_and_html(call):
     assert Path("dirty.html").read_text().startswith("<!doctype html>")
     machine = call("data", "report", "dirty.csv", "--json")
     golden("data_report_json", machine.stdout)
-    assert [each["check"] for each in orjson.loads(machine.stdout)["findings"]][0] == "repeated_rows"
+    assert next(each["check"] for each in orjson.loads(machine.stdout)["findings"]) == "repeated_rows"
     Path("gaps.csv").write_text("id,city\n1,Rome\n2,\n")
     assert call("data", "report", "gaps.csv").exit_code == 0
     assert call("data", "report", "gaps.csv", "--fail-on", "warning").exit_code == 1
@@ -296,3 +296,65 @@ def test_a_data_report_of_what_cannot_be_read(call):
     done = call("data", "report", "dirty.csv", "--expect", "e.yaml")
     assert done.exit_code == 2
     assert "e.yaml:2:3: error[E301]: column `town` is not in the file" in done.stderr
+
+
+# --- several sources -------------------------------------------------------------------------------------------------
+
+MET = """\
+  user.speaks: {measure: told, of: user.language, unit: text, meaning: Language that any source told last.}
+"""
+BOUGHT = """\
+mapping: bought
+source: {format: csv}
+id: "bought-{row}"
+kind: contact_changed
+time: {column: since, zone: UTC}
+clean:
+  columns:
+    language: {tidy: lower, missing: leave}
+fields:
+  user.id: {column: person, extract: '(\\w+)(?:\\.0)?'}
+  user.language: {column: language}
+"""
+OWN = """\
+mapping: own
+source: {format: csv}
+id: "own-{order}"
+kind: payment
+time: {column: at, zone: UTC}
+fields: {user.id: "{customer}", payment.id: "own-{order}"}
+amount: {column: total, unit: major, currency: EUR}
+"""
+FLAGGED = """\
+ruleset: flagged
+on: payment
+rules:
+  - id: unpriced
+    when: '"missing.total" in attributes'
+    then: {action: REVIEW}
+    reason: {code: N9, analyst: no price}
+"""
+
+
+@pytest.mark.parametrize("first", ["own.csv", "bought.csv"])
+def test_two_sources_meet_in_one_profile_by_their_keys(call, folder, first):
+    """Own orders and bought attributes of one person give one profile, whichever is imported first."""
+    features = folder / "rules" / "features.yaml"
+    features.write_text(features.read_text() + MET)
+    (folder / "rules" / "risk" / "flagged.yaml").write_text(FLAGGED)
+    Path("own.csv").write_text(
+        "order,at,customer,total\n1,2025-11-01 10:00,u1,5\n2,2025-11-05 10:00,u1,7\n3,2025-11-05 10:00,u2,7\n"
+    )
+    Path("bought.csv").write_text("person,since,language\nu1.0,2025-11-03,PT \nu1,2025-10-01,fr\nu2,2025-10-02,\n")
+    Path("own.yaml").write_text(OWN)
+    Path("bought.yaml").write_text(BOUGHT)
+    for name in sorted(["own.csv", "bought.csv"], key=lambda name: name != first):
+        done = call("import", name, "--mapping", Path(name).with_suffix(".yaml"), "--folder", folder)
+        assert done.exit_code == 0, done.output
+        if name == "bought.csv":
+            assert re.search(r"cleaned: language: missing, leave +1 *\n +cleaned: language: tidied +1 *\n", done.stdout)
+    decided = call("decide", "-", "--folder", folder, "--clock", "event", "--json", stdin=payment())
+    assert decided.exit_code == 0, decided.output
+    found = orjson.loads(decided.stdout)
+    assert found["entities"]["user"]["events"] == 4
+    assert found["features"]["user.speaks"] == "pt"
