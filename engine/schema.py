@@ -27,6 +27,9 @@ DISPOSITIONS: tuple[str, ...] = (
     "pending", "declined_by_us", "challenge_failed", "declined_by_issuer", "approved", "abandoned",
 )  # fmt: skip
 """Status of a payment as known at a time; the position in this tuple is its code in an event log."""
+_WAY = ("pending", "abandoned", "declined_by_us", "challenge_failed", "declined_by_issuer", "approved")
+HOW_FAR: tuple[int, ...] = tuple(_WAY.index(word) for word in DISPOSITIONS)
+"""Code of a disposition → how far on a payment's way it is. The farthest stays, in whatever order they arrive."""
 
 
 @dataclass(frozen=True, slots=True)

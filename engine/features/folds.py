@@ -240,8 +240,14 @@ def received(histories: Histories, aggregate: Aggregate, flag: int, value: int, 
     found = np.zeros(len(histories.asked), np.int64)
     for later in (histories.outcomes[kind] for kind in aggregate.outcomes if kind in histories.outcomes):
         start_us = later.known_us + aggregate.offset_us
-        first = np.maximum(histories.not_before(later.row, start_us), histories.after_seq(later.row, later.seq))
-        found += histories.total((later.row, first, histories.not_before(later.row, start_us + aggregate.window_us)))
+        told = histories.after_seq(later.row, later.seq)
+        last = histories.not_before(later.row, start_us + aggregate.window_us)
+        # Told again as known earlier, it counts from then on as that alone.
+        order = np.lexsort((later.seq, later.row))
+        again = later.row[order[1:]] == later.row[order[:-1]]
+        before, after = order[:-1][again], order[1:][again]
+        last[before] = np.minimum(last[before], told[after])
+        found += histories.total((later.row, np.maximum(histories.not_before(later.row, start_us), told), last))
     return Answers(found, np.ones(len(found), np.bool_))
 
 

@@ -22,7 +22,7 @@ from engine.features.online import OnlineFeatures, age_days
 from engine.features.replay import answer
 from engine.features.spec import HEADS, Aggregate, FeatureSet
 from engine.features.windows import NOTHING, Answers, Histories, Ints, Later, Rows, unanswered
-from engine.schema import FIELDS
+from engine.schema import FIELDS, HOW_FAR
 from engine.values import EntityEvent, Event, Row
 
 _CHUNK = 20_000
@@ -127,18 +127,24 @@ class _Gathered:
             entity: _Log(layout, Heads([a for a in features.aggregates if a.entity == entity and a.measure in HEADS]))
             for entity, layout in layouts.items()
         }
-        self.outcomes: dict[str, dict[int, tuple[int, int]]] = {}
-        """Kind → event id → (place in the order of arrival, known at) of the first that came."""
+        self.outcomes: dict[str, dict[int, list[tuple[int, int]]]] = {}
+        """Kind → event id → (place in the order of arrival, known at), each known earlier than those before it."""
         self.settled: list[tuple[int, int, int]] = []
-        """(event id, code, place in the order of arrival)."""
+        """(event id, code, place in the order of arrival), each farther on a payment's way than those before it."""
+        self._standing: dict[int, int] = {}
         self._seen: set[int] = set()
 
     def add(self, seq: int, item: Item) -> None:
         """Take in the next item."""
         if isinstance(item, Heard):
-            self.outcomes.setdefault(item.kind, {}).setdefault(hash64(item.event_id), (seq, item.known_us))
+            told = self.outcomes.setdefault(item.kind, {}).setdefault(hash64(item.event_id), [])
+            if not told or item.known_us < told[-1][1]:
+                told.append((seq, item.known_us))
         elif isinstance(item, Settled):
-            self.settled.append((hash64(item.event_id), item.code, seq))
+            event_id = hash64(item.event_id)
+            if HOW_FAR[item.code] > HOW_FAR[self._standing.get(event_id, 0)]:
+                self._standing[event_id] = item.code
+                self.settled.append((event_id, item.code, seq))
         else:
             event_id = hash64(item.event.id)
             if event_id not in self._seen:
@@ -244,7 +250,7 @@ class _Log:
         return fixed[:, 5], fixed[:, 4]
 
     def freeze(
-        self, outcomes: Mapping[str, Mapping[int, tuple[int, int]]], settled: Sequence[tuple[int, int, int]]
+        self, outcomes: Mapping[str, Mapping[int, Sequence[tuple[int, int]]]], settled: Sequence[tuple[int, int, int]]
     ) -> _Frozen:
         """Sort the rows, let an attempt count once, and find the rows that outcomes and dispositions speak of."""
         count = len(self.group)
@@ -261,7 +267,8 @@ class _Log:
         )  # fmt: skip
         finder = _Finder.of(ids[order], seq[order])
         heard = {
-            kind: finder.later([(event, 0, *when) for event, when in told.items()]) for kind, told in outcomes.items()
+            kind: finder.later([(event, 0, *when) for event, whens in told.items() for when in whens])
+            for kind, told in outcomes.items()
         }
         became = finder.later([(event, code, at, 0) for event, code, at in settled])
         return _Frozen(Histories(rows, became, heard, self.layout.keep), ids[order], order)

@@ -54,9 +54,9 @@ class OnlineFeatures:
         self._by_kind: dict[str, tuple[frozenset[str], tuple[tuple[str, Filter], ...]]] = {}
 
     def entries(self, event: Event, row: Row, key_of: KeyOf, *, late: bool = False) -> tuple[EntityEvent, ...]:
-        """What the event puts into the logs of its entities; a late one is kept but sets no flag."""
+        """What the event puts into the logs of its entities; a late one is kept but sets no flag and is no attempt."""
         event_id = hash64(event.id)
-        attempt = _attempt(event, row)
+        attempt = 0 if late else _attempt(event, row)
         passed = frozenset() if late or attempt < 0 else self._passed(event.kind, row)
         cells = {column: cell(row) for column, cell in self._cells.items()}
         found = []

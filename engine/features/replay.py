@@ -76,10 +76,10 @@ def _replay(
         steps = [(int(rows.seq[at]), 0, at, 0, "", 0) for at in range(start, end)]
         steps += _news(histories, start, end)
         log: dict[int, bytes] = {}
-        outcomes: list[list[Any]] = []
+        outcomes: dict[tuple[int, str], list[Any]] = {}
         for seq, is_news, at, code, kind, known_us in sorted(steps):
             if kind:
-                outcomes.append([ids[at], kind, 0, known_us])
+                outcomes[ids[at], kind] = [ids[at], kind, 0, known_us]
             elif is_news:
                 log[at] = layout.with_byte(log[at], 0, layout.disposition_at, code)
             else:
@@ -88,7 +88,7 @@ def _replay(
                     tuple(rows.values[at].tolist()),
                 )  # fmt: skip
                 if wanted[at]:
-                    current = Current(entry, int(as_of_us[at]), {"out": outcomes})
+                    current = Current(entry, int(as_of_us[at]), {"out": outcomes.values()})
                     yield at, online.look(current, b"".join(log.values()))
                 log[at] = layout.encode(entry, seq)
 

@@ -14,14 +14,11 @@ import orjson
 
 from engine.eventlog import ATTEMPT, ID, LogLayout, droppable
 from engine.profiles.store import Change, Merge
-from engine.schema import DISPOSITIONS
+from engine.schema import HOW_FAR
 from engine.values import EntityEvent, EntityState
 
 CHUNK_BYTES = 3_840
 """Most bytes of a chunk: a full one is never rewritten, and one fits in a page of SQLite's (docs/adr/0002)."""
-_WAY = ("pending", "abandoned", "declined_by_us", "challenge_failed", "declined_by_issuer", "approved")
-_RANK = tuple(_WAY.index(word) for word in DISPOSITIONS)
-"""Code of a disposition → how far on a payment's way it is. The farthest stays, in whatever order they arrive."""
 
 
 @dataclass(slots=True)
@@ -145,13 +142,16 @@ class Entity:
             self._set_head({**self.head, "attr": {**attributes, name: [value, time_us, event_id]}})
 
     def _add_outcome(self, outcome: list[Any]) -> None:
-        outcomes = self.head.get("out", [])
-        if all(known[:2] != outcome[:2] for known in outcomes):
-            self._set_head({**self.head, "out": sorted([*outcomes, outcome])})
+        """Keep of what was told of one event and kind that which was known first, in whatever order it is told."""
+        told = self.head.get("out", [])
+        same = [known for known in told if known[:2] == outcome[:2]]
+        if all(outcome[:1:-1] < known[:1:-1] for known in same):
+            others = [known for known in told if known[:2] != outcome[:2]]
+            self._set_head({**self.head, "out": sorted([*others, outcome])})
 
     def _set_disposition(self, event_id: int, code: int) -> None:
         at, log = self.layout.position(self.log, ID, event_id), self.log
-        if at >= 0 and _RANK[code] > _RANK[log[at * self.layout.size + self.layout.disposition_at]]:
+        if at >= 0 and HOW_FAR[code] > HOW_FAR[log[at * self.layout.size + self.layout.disposition_at]]:
             self._set_byte(event_id, self.layout.disposition_at, code)
 
     def _counts(self, event_id: int) -> bool:

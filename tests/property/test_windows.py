@@ -173,14 +173,18 @@ class Came:
     now_us: int
 
 
+LATE_US = 31 * 24 * HOUR_US
+"""More than the lateness that the program allows."""
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[Came | dict[str, Any]]:
-    """Up to 30 arrivals; some events come while the clock shows another time."""
+    """Up to 30 arrivals; some events come while the clock shows another time, some too late to count."""
     came: list[Came | dict[str, Any]] = []
     for document in draw(st.lists(st.one_of(events(), events(), events(), outcomes()), min_size=1, max_size=30)):
         if "event_id" not in document:
             event = read_event(document, now_us=NOW_US + 10**15)
-            came.append(Came(event, event.time_us + draw(st.sampled_from([0, 0, 0, 0, HOUR_US]))))
+            came.append(Came(event, event.time_us + draw(st.sampled_from([0, 0, 0, 0, HOUR_US, LATE_US]))))
         else:
             came.append(document)
     return came
@@ -212,6 +216,11 @@ def items(came: Sequence[Came | Mapping[str, Any]]) -> list[Item]:
         elif not isinstance(arrival, Came) and arrival["event_id"] in known:
             steps.append(arrival)
     return list(History(small(), iter(steps)).items())
+
+
+HOW_FAR = [DISPOSITIONS.index(w) for w in ("pending", "abandoned", "declined_by_us", "challenge_failed",
+                                           "declined_by_issuer", "approved")]  # fmt: skip
+"""Dispositions on a payment's way: the farthest stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +318,7 @@ class Naive:
 
     def _passes(self, row: Arrival) -> bool:
         wanted = self.aggregate.filter
-        if "payment.retry_of" in row.row and row.event.kind == "payment":
+        if ("payment.retry_of" in row.row and row.event.kind == "payment") or _is_late(row):
             return False
         return wanted.passes(row.event.kind, row.row) and not self._repeated(row)
 
@@ -324,17 +333,18 @@ class Naive:
         for item in self.before:
             seen = seen or item is row
             if isinstance(item, Settled) and seen and item.event_id == row.event.id:
-                code = item.code
+                code = max(code, item.code, key=HOW_FAR.index)
         overdue = self.asked.as_of_us - row.event.time_us > HOUR_US // 2
         return DISPOSITIONS.index("abandoned") if code == 0 and overdue else code
 
     def _heard(self) -> list[Heard]:
-        """Outcomes of this entity's events, the first of each kind."""
+        """Outcomes of this entity's events; of each kind that which was known first."""
         mine = {row.event.id for row in self._log()}
         first: dict[tuple[str, str], Heard] = {}
         for item in self.before:
             if isinstance(item, Heard) and item.event_id in mine:
-                first.setdefault((item.event_id, item.kind), item)
+                told = first.get((item.event_id, item.kind), item)
+                first[item.event_id, item.kind] = min(told, item, key=lambda heard: heard.known_us)
         return list(first.values())
 
     def _is_bad(self, row: Arrival) -> bool:
@@ -356,8 +366,12 @@ def _scale(field: str) -> int:
     return 1_000_000 if FIELDS[field].type == "double" else 1
 
 
+def _is_late(row: Arrival) -> bool:
+    return row.as_of_us - row.event.time_us >= LATE_US
+
+
 def _attempt(row: Arrival) -> Any:
-    if row.event.kind != "payment" or "payment.retry_of" in row.row:
+    if row.event.kind != "payment" or "payment.retry_of" in row.row or _is_late(row):
         return object()
     return row.row["payment.id"], row.row.get("card.token")
 
@@ -461,3 +475,20 @@ def test_amounts_beyond_the_columns():
     table = build(small().feature_set, small().features, items(came)).to_pylist()
     assert table[-1]["user.spent"] == KEEP * (10**12 - 1) / 100
     assert table[-1]["user.stddev"] == 0.0
+
+
+def test_a_late_payment_takes_nobodys_attempt():
+    """A payment that came too late to count does not make the same one a retry that comes in time."""
+    document = {
+        "kind": "payment", "time_us": NOW_US, "user.id": "u1", "ip.address": "203.0.113.7", "card.token": "c1",
+        "payment.id": "p1", "txn.amount_minor": 100, "txn.currency": "EUR", "event.stage": "checkout",
+    }  # fmt: skip
+    came = []
+    for number, late_us in enumerate((LATE_US, 0, 0)):
+        own = {"id": f"e{number}", "time_us": NOW_US + number * 60_000_000, "payment.id": "p1" if number < 2 else "p2"}
+        event = read_event(document | own, now_us=NOW_US + 10**15)
+        came.append(Came(event, event.time_us + late_us))
+    online = online_rows(came)
+    built = {row["event_id"]: row for row in build(small().feature_set, small().features, items(came)).to_pylist()}
+    for row in (online["e2"], built["e2"]):
+        assert (row["card.count"], row["user.same_card"]) == (1, 1)
