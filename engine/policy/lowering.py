@@ -175,7 +175,7 @@ def _allow_lists(
 ) -> tuple[AllowList, ...]:
     found = []
     for one in lists.values():
-        if not isinstance(one, ValueList) or one.kind != "allow":
+        if not isinstance(one, ValueList) or one.kind != "allow" or one.type not in FIELD_OF:
             continue
         for entry in one.allowances.values():
             for name in sorted(entry.rulesets - rulesets):

@@ -44,7 +44,7 @@ class Sheet:
         try:
             for cells in reader:
                 if len(cells) == columns:
-                    if line > 1:
+                    if line > 1 and any(cells):  # a spreadsheet may end with rows of nothing
                         yield line, list(map(str.strip, cells))
                 elif any(cells):
                     hint = f"put a cell that contains `{self.separator}` into double quotes"

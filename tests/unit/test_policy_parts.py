@@ -166,10 +166,10 @@ def test_membership_takes_one_look_up_for_each_length_of_prefix(folder):
 
 
 def test_a_spreadsheet_with_semicolons_and_quotes_is_read(folder):
-    """Byte order mark, CR LF, `;`, doubled quotes and line breaks in cells are what spreadsheets write."""
+    """Byte order mark, CR LF, `;`, doubled quotes, line breaks in cells and empty rows are what spreadsheets write."""
     (folder / "lists" / "cards.csv").write_bytes(
         '\ufeffvalue;reason;author;added;until\r\ntok_1;"said ""stolen""\r\ntwice; at once";me;2026-11-01;\r\n'
-        "tok_1;why;me;2026-11-01;\r\n".encode()
+        "tok_1;why;me;2026-11-01;\r\n;;;;\r\n".encode()
     )
     assert refused(folder) == "lists/cards.csv:4:1: error[E514]: the value is in the list before, in line 2"
 
