@@ -55,7 +55,10 @@ _EARLIER = {
 _CELL = {"type": ["string", "number", "boolean", "null", "array"]}
 SAID: dict[str, dict[str, dict[str, Any]]] = {
     "rules": {"on": ONE_OR_MORE_KINDS},
-    "mapping": {"when": {"type": "object"}},
+    "mapping": {
+        "when": {"type": "object"}, "columns": {"type": "object"},
+        "repeated": {"anyOf": [{"enum": ["rows"]}, {"type": "array", "items": SCALAR}]},
+    },
     "policy": {"parameters": {"type": "object", "additionalProperties": _CELL}},
     "tests": {
         "event": _EVENT, "before": {"type": "array", "items": _EARLIER}, "set": {"type": "object"},
