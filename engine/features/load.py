@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from engine.eventlog import Filter
@@ -33,6 +33,7 @@ CODES = declare_codes(
         "E402": "a feature's measure and its other keys do not fit together",
         "E403": "a feature hides an event field",
         "E404": "the length of a window is not clear",
+        "E405": "a derived feature reads itself, or one that stands below it",
     }
 )
 _NEEDS_NUMBER = {"sum", "mean", "min", "max", "stddev", "median", "ratio", "first", "last"}
@@ -69,6 +70,7 @@ def load_features(path: Path, name: str, fraud: Sequence[str], diagnostics: Diag
     defined = [(key, loader.fields(key, node)) for key, node in top.entries("features")]
     aggregates = tuple(loader.aggregate(key, item) for key, item in defined if "derive" not in item)
     types = event_types() | {a.name: a.type for a in aggregates}
+    loader.derivations = {key.value for key, item in defined if "derive" in item}
     derived = tuple(loader.derived(key, item, types) for key, item in defined if "derive" in item)
     keep = top.fields("keep", (), ENTITIES)
     kept = {entity: keep.integer(entity, 1000, 1, MAX_KEEP) for entity in keep.values}
@@ -80,6 +82,8 @@ class _Loader:
     def __init__(self, reader: Reader, outcomes: Mapping[str, tuple[str, ...]]) -> None:
         self._reader, self._outcomes = reader, outcomes
         self._where = Schema.of(event_types())
+        self.derivations: set[str] = set()
+        """Names of all derived features."""
 
     def fields(self, key: Scalar, node: object) -> Fields:
         if key.value in FIELDS:
@@ -118,6 +122,8 @@ class _Loader:
     def derived(self, key: Scalar, item: Fields, types: dict[str, str]) -> Derived:
         """A derived feature; it may read the aggregates, and the derived ones that stand above it."""
         expression = item.scalar("derive")
+        if expression is not None and self._reads_ahead(key, expression, self.derivations - types.keys()):
+            expression = None
         checked = check(expression, Schema.of(types), self._reader.diagnostics, None) if expression else None
         kind = str(checked.type) if checked else "double"
         types[key.value] = kind
@@ -125,6 +131,17 @@ class _Loader:
             key.value, expression.value if expression else "", compile_value(checked) if checked else lambda _: None,
             checked.names if checked else frozenset(), kind, item.choice("unit", UNITS), item.text("meaning"),
         )  # fmt: skip
+
+    def _reads_ahead(self, key: Scalar, expression: Scalar, later: Collection[str]) -> bool:
+        """Whether a feature is derived from itself or from one below it: in a circle, none could be computed."""
+        for found in re.finditer(r"[\w.]+", expression.value):
+            if found.group() in later:
+                where = "itself" if found.group() == key.value else f"`{found.group()}`, which stands below it"
+                message, hint = f"`{key.value}` is derived from {where}", "a derived feature reads only those above it"
+                place, length = expression.position(found.start()), len(found.group())
+                self._reader.diagnostics.error("E405", message, place, length, hint=hint)
+                return True
+        return False
 
     def _filter(self, item: Fields, of: str) -> Filter:
         where = item.scalar("where")

@@ -19,6 +19,13 @@ MISTAKES = {
     "E402": ("features.yaml", "measure: distinct, of: card.token,", "measure: distinct,"),
     "E403": ("features.yaml", "  card.payments_1h: {", "  card.bin: {"),
     "E404": ("features.yaml", "window: 1h,", "window: 60m,"),
+    "E405": (
+        "features.yaml",
+        "features:\n",
+        "features:\n"
+        "  user.pace: {derive: user.rate * 24, unit: ratio, meaning: a day's pace}\n"
+        "  user.rate: {derive: user.pace / 24, unit: ratio, meaning: an hour's pace}\n",
+    ),
     "E501": ("policy.yaml", "DE: Europe/Berlin", "DE: Europe/Berlim"),
     "E502": ("policy.yaml", "from_score: 0.0", "from_score: 0.1"),
     "E503": ("risk/payments.yaml", "  - id: huge", "  - id: big"),
