@@ -33,7 +33,8 @@ lint: setup  ## Style, types, architecture, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell engine tests benchmarks docs rules mappings protos *.md
 
-bench: setup  ## Every benchmark, in turn
+bench: setup  ## Every benchmark, in turn, beside the peers that it names
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@for name in $$($(BIN)/python -m benchmarks); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 long: setup  ## Soak, fuzz and long differential runs

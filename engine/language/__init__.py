@@ -24,7 +24,7 @@ Evaluate, many times:
 Whole tables are for `engine.language.columns`, which is imported where it is needed: it takes NumPy and Arrow along.
 
     program = compile_columns([checked, …], lists)      # table: Arrow, or a mapping of columns
-    found = program.evaluate(table)                     # found.codes[i]: Result per row; found.failing(i); found.by_rows
+    found = program.evaluate(table)                     # found.codes[i]: Result per row; found.failing(i)
 
 A row's timestamps are int µs (or aware datetimes), a double may come as int. `evaluate(checked, row)` and
 `outcome(checked, row)` are the reference that the generated code is proven equal to; `evaluate_expression(text,

@@ -202,7 +202,7 @@ def _decide(rule: _Rule, block: Block, codes: npt.NDArray[np.int8]) -> npt.NDArr
     codes[:] = whole.values
     for mask, code in ((whole.unknown, Result.UNKNOWN), (whole.error, Result.ERROR)):
         if mask is not None:
-            codes[mask] = code
+            codes |= mask.view(np.int8) * np.int8(code)  # a row is true, unknown or failed, never two of these
     return None
 
 

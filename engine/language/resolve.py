@@ -8,11 +8,23 @@ the checker reports it, and the interpreter makes it ERROR.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from engine.language import functions_format, functions_moments, functions_places, functions_texts, functions_values
-from engine.language.expression import Call, Ident, ListNode, Literal, Macro, Name, Node, Select, dotted
+from engine.language.expression import (
+    Call,
+    Ident,
+    ListNode,
+    Literal,
+    Macro,
+    Name,
+    Node,
+    Select,
+    changed,
+    dotted,
+    own_parts,
+)
 from engine.language.functions import FUNCTIONS, Function
 
 TYPE_NAMES = functions_values.TYPE_NAMES
@@ -50,17 +62,6 @@ class Present(Node):
     path: str
 
 
-_PARTS: dict[type[Node], tuple[str, ...]] = {}
-
-
-def _parts(node: Node) -> tuple[str, ...]:
-    """Names of a node's own fields, beside place and type."""
-    kind = type(node)
-    if kind not in _PARTS:
-        _PARTS[kind] = tuple(part.name for part in fields(kind) if not part.kw_only)
-    return _PARTS[kind]
-
-
 def children(node: Node) -> list[Node]:
     """The nodes directly below a node."""
     found: list[Node] = []
@@ -72,7 +73,7 @@ def children(node: Node) -> list[Node]:
             for inner in part:
                 add(inner)
 
-    for name in _parts(node):
+    for name in own_parts(node):
         add(getattr(node, name))
     return found
 
@@ -80,14 +81,14 @@ def children(node: Node) -> list[Node]:
 def _rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
     """The node with each node directly below it changed."""
 
-    def changed(part: Any) -> Any:
+    def altered(part: Any) -> Any:
         if isinstance(part, tuple):
-            return tuple([changed(inner) for inner in part])
+            return tuple([altered(inner) for inner in part])
         return change(part) if isinstance(part, Node) else part
 
     if type(node) is Literal:
         return node
-    return replace(node, **{name: changed(getattr(node, name)) for name in _parts(node)})
+    return changed(node, **{name: altered(getattr(node, name)) for name in own_parts(node)})
 
 
 def resolve(
@@ -119,7 +120,7 @@ class _Resolver:
             case Macro():
                 inner = local.union(node.variables)
                 where = self.node(node.where, inner) if node.where else None
-                return replace(node, over=self.node(node.over, local), body=self.node(node.body, inner), where=where)
+                return changed(node, over=self.node(node.over, local), body=self.node(node.body, inner), where=where)
         return _rebuilt(node, lambda child: self.node(child, local))
 
     def all(self, nodes: tuple[Node, ...], local: frozenset[str]) -> tuple[Node, ...]:
@@ -140,7 +141,7 @@ class _Resolver:
             if path in TYPE_NAMES and not (isinstance(node, Select) and node.test):
                 return Literal(TYPE_NAMES[path], start=node.start, end=node.end)
         if isinstance(node, Select):
-            return replace(node, operand=self.node(node.operand, local))
+            return changed(node, operand=self.node(node.operand, local))
         if shadowed:
             return Name(node.name, True, start=node.start, end=node.end)
         return node
@@ -152,7 +153,7 @@ class _Resolver:
             if special is not None:
                 return special
             function = FUNCTIONS.get((node.function, False))
-            return _apply(function, args, node) if function else replace(node, args=args)
+            return _apply(function, args, node) if function else changed(node, args=args)
         space = dotted(node.target)
         if space is not None and space not in local and not self.known(space):
             function = FUNCTIONS.get((f"{space}.{node.function}", False))
@@ -160,7 +161,7 @@ class _Resolver:
                 return _apply(function, args, node)
         target = self.node(node.target, local)
         function = FUNCTIONS.get((node.function, True))
-        return _apply(function, (target, *args), node) if function else replace(node, target=target, args=args)
+        return _apply(function, (target, *args), node) if function else changed(node, target=target, args=args)
 
     def special(self, node: Call, args: tuple[Node, ...]) -> Node | None:
         """The calls that are no ordinary functions."""
@@ -186,7 +187,7 @@ def _apply(function: Function, args: tuple[Node, ...], node: Node) -> Apply:
 
 def dotted_anywhere(node: Node) -> str | None:
     """The dotted name that a chain spells, also inside has(); None for anything else."""
-    return dotted(replace(node, test=False)) if isinstance(node, Select) else dotted(node)
+    return dotted(changed(node, test=False) if isinstance(node, Select) and node.test else node)
 
 
 def root_of(node: Node) -> Ident | None:

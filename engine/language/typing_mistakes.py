@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from engine.language.diagnostics import Diagnostics, Position, Related
-from engine.language.expression import Binary, Call, Name, Node, Unary
+from engine.language.expression import Binary, Call, Name, Node, Unary, changed
 from engine.language.resolve import Apply
 from engine.language.types import DYN, Type
 
@@ -37,7 +37,7 @@ class Mistakes:
         self.diagnostics.error(
             code, message, self.place(node.start), length, hint=hint, found=found, wanted=wanted, related=related
         )
-        return replace(node, type=DYN)
+        return changed(node, type=DYN)
 
     def wrong_type(self, node: Node, wanted: Type, code: str, hint: str = "") -> Node:
         """Report that a node has another type than the one wanted."""
@@ -51,7 +51,7 @@ class Mistakes:
         )
         start = inner.end if inner is not None and inner.start == node.start else node.start
         found = self.text.find(word, start, node.end)
-        return node if found < 0 else replace(node, start=found, end=found + len(word))
+        return node if found < 0 else changed(node, start=found, end=found + len(word))
 
     def source(self, node: Node) -> str:
         """The node as written, cut when long."""

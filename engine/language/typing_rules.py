@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.language import expression as ast
-from engine.language.expression import Node
+from engine.language.expression import Node, changed
 from engine.language.functions import FUNCTIONS, KINDS, Overload
 from engine.language.functions_moments import parse_duration, parse_timestamp, zone
 from engine.language.functions_places import address, network
@@ -40,14 +40,14 @@ class Typer(Mistakes):
     def literal_as(self, node: Node, wanted: Type) -> Node:
         """A whole-number literal, or a list, choice or coalesce of them, as double where double is wanted."""
         if wanted == DOUBLE and isinstance(node, ast.Literal) and node.type == INT:
-            return replace(node, value=float(node.value), type=DOUBLE)
+            return changed(node, value=float(node.value), type=DOUBLE)
         if wanted.name == "list" and wanted.args and isinstance(node, ast.ListNode):
             items = tuple(self.literal_as(item, wanted.args[0]) for item in node.items)
-            return replace(node, items=items, type=wanted) if self.list_type(items) == wanted else node
+            return changed(node, items=items, type=wanted) if self.list_type(items) == wanted else node
         if wanted == DOUBLE and isinstance(node, ast.Conditional):
             then, otherwise = self.literal_as(node.then, wanted), self.literal_as(node.otherwise, wanted)
             if then.type == otherwise.type == DOUBLE:
-                return replace(node, then=then, otherwise=otherwise, type=DOUBLE)
+                return changed(node, then=then, otherwise=otherwise, type=DOUBLE)
         return node
 
     def list_type(self, items: tuple[Node, ...]) -> Type:
@@ -74,19 +74,19 @@ class Typer(Mistakes):
         """A constant; type values are refused."""
         if isinstance(node.value, TypeName):
             return self.mistake(node, "E310", f"`{node.value.name}` is a type, and types are not values here")
-        return replace(node, type=Type(KINDS[type(node.value)]))
+        return changed(node, type=Type(KINDS[type(node.value)]))
 
     def name(self, node: ast.Name) -> Node:
         """A declared input or a macro's variable."""
         if node.local:
-            return replace(node, type=next(t for name, t in reversed(self.variables) if name == node.path))
+            return changed(node, type=next(t for name, t in reversed(self.variables) if name == node.path))
         self.used.add(node.path)
-        return replace(node, type=self.names[node.path])
+        return changed(node, type=self.names[node.path])
 
     def present(self, node: Present) -> Node:
         """has() of a declared input."""
         self.used.add(node.path)
-        return replace(node, type=BOOL)
+        return changed(node, type=BOOL)
 
     def unknown(self, node: Node) -> Node:
         """A name that is not declared."""
@@ -98,13 +98,13 @@ class Typer(Mistakes):
         """A field of a map."""
         root = root_of(node)
         if root is not None and dotted_anywhere(node) is not None:
-            return self.unknown(replace(node, test=False, start=root.start))
+            return self.unknown(changed(node, test=False, start=root.start))
         operand = self.typed(node.operand)
-        node = replace(node, operand=operand)
+        node = changed(node, operand=operand)
         kind = operand.type
         if kind == DYN or kind.name == "map":
             value = kind.args[1] if kind.args else DYN
-            return replace(node, type=BOOL if node.test else value)
+            return changed(node, type=BOOL if node.test else value)
         message = f"`{self.source(operand)}` is {kind} and has no field `{node.field}`"
         return self.mistake(node, "E309", message, found=str(kind), wanted="a map")
 
@@ -112,7 +112,7 @@ class Typer(Mistakes):
         """An item of a list or map."""
         operand, key = self.typed(node.operand), self.typed(node.key)
         kind = operand.type
-        node = replace(node, operand=operand, key=key)
+        node = changed(node, operand=operand, key=key)
         if kind == DYN:
             return node
         if kind.name not in ("list", "map"):
@@ -121,7 +121,7 @@ class Typer(Mistakes):
         wanted = INT if kind.name == "list" else kind.args[0]
         if not fits(key.type, wanted):
             return self.wrong_type(key, wanted, "E304")
-        return replace(node, type=kind.args[-1])
+        return changed(node, type=kind.args[-1])
 
     def unary(self, node: ast.Unary) -> Node:
         """`!` of a bool, `-` of an int or double."""
@@ -131,12 +131,12 @@ class Typer(Mistakes):
             names = " or ".join(map(str, wanted))
             message = f"`{node.operator}` takes {names}, not {operand.type}"
             return self.mistake(operand, "E304", message, found=str(operand.type), wanted=names)
-        return replace(node, operand=operand, type=BOOL if node.operator == "!" else operand.type)
+        return changed(node, operand=operand, type=BOOL if node.operator == "!" else operand.type)
 
     def logic(self, node: ast.Logic) -> Node:
         """`&&` and `||` of bools; every operand is looked at."""
         operands = tuple(self.boolean(operand, node.operator) for operand in node.operands)
-        return replace(node, operands=operands, type=BOOL)
+        return changed(node, operands=operands, type=BOOL)
 
     def boolean(self, node: Node, where: str) -> Node:
         """A node that must be a bool."""
@@ -151,18 +151,18 @@ class Typer(Mistakes):
         """`?:` with branches of one type."""
         condition = self.boolean(node.condition, "?:")
         then, otherwise = self.alike(self.typed(node.then), self.typed(node.otherwise))
-        node = replace(node, condition=condition, then=then, otherwise=otherwise)
+        node = changed(node, condition=condition, then=then, otherwise=otherwise)
         if not fits(then.type, otherwise.type):
             message = f"the branches have different types: {then.type} and {otherwise.type}"
             return self.mistake(otherwise, "E305", message, found=str(otherwise.type), wanted=str(then.type))
-        return replace(node, type=otherwise.type if then.type == DYN else then.type)
+        return changed(node, type=otherwise.type if then.type == DYN else then.type)
 
     def listing(self, node: ast.ListNode) -> Node:
         """`[…]`; whole numbers beside fractional ones are double."""
         items = tuple(map(self.typed, node.items))
         if any(item.type == DOUBLE for item in items):
             items = tuple(self.literal_as(item, DOUBLE) for item in items)
-        return replace(node, items=items, type=self.list_type(items))
+        return changed(node, items=items, type=self.list_type(items))
 
     def mapping(self, node: ast.MapNode) -> Node:
         """`{…}`; keys are text, whole numbers or bools."""
@@ -172,9 +172,9 @@ class Typer(Mistakes):
                 found, wanted = str(key.type), "string, int or bool"
                 self.mistake(key, "E304", f"{key.type} can't be a key", found=found, wanted=wanted)
         if not entries:
-            return replace(node, type=map_of(DYN, DYN))
+            return changed(node, type=map_of(DYN, DYN))
         keys, values = (self.list_type(tuple(entry[i] for entry in entries)).args[0] for i in (0, 1))
-        return replace(node, entries=entries, type=map_of(keys, values))
+        return changed(node, entries=entries, type=map_of(keys, values))
 
     def binary(self, node: ast.Binary) -> Node:
         """Arithmetic, comparison, `in`."""
@@ -182,13 +182,13 @@ class Typer(Mistakes):
         if node.operator == "in":
             return self.membership(node, left, right)
         left, right = self.alike(left, right)
-        node = replace(node, left=left, right=right)
+        node = changed(node, left=left, right=right)
         if node.operator in ("==", "!="):
             return self.equality(node)
         if node.operator in ("<", "<=", ">", ">="):
             return self.ordering(node)
         found = arithmetic_type(node.operator, left.type, right.type)
-        return self.misfit(node, "E304") if found is None else replace(node, type=found)
+        return self.misfit(node, "E304") if found is None else changed(node, type=found)
 
     def equality(self, node: ast.Binary) -> Node:
         """`==` and `!=` of one type; null is no way to ask whether an input is there."""
@@ -199,7 +199,7 @@ class Typer(Mistakes):
             asked = f"`has({self.source(other)})`" if isinstance(other, ast.Name) else "has()"
             hint = f"an absent value is UNKNOWN, never null; ask with {asked}"
             return self.mistake(null, "E305", f"`{self.source(other)}` is {other.type} and never null", hint)
-        return replace(node, type=BOOL) if fits(left.type, right.type) else self.misfit(node, "E305")
+        return changed(node, type=BOOL) if fits(left.type, right.type) else self.misfit(node, "E305")
 
     def ordering(self, node: ast.Binary) -> Node:
         """`<` and its kin of one ordered type."""
@@ -207,7 +207,7 @@ class Typer(Mistakes):
             if side.type not in ORDERED | {DYN}:
                 message = f"`{self.source(side)}` is {side.type}, which has no order"
                 return self.mistake(side, "E304", message, found=str(side.type), wanted="a number, text or time")
-        return replace(node, type=BOOL) if fits(node.left.type, node.right.type) else self.misfit(node, "E305")
+        return changed(node, type=BOOL) if fits(node.left.type, node.right.type) else self.misfit(node, "E305")
 
     def misfit(self, node: ast.Binary, code: str) -> Node:
         """Two operands that don't go together; the caret stands under the constant one, else under both."""
@@ -244,7 +244,7 @@ class Typer(Mistakes):
             found = inner if odd is right else odd.type
             message = f"`{self.source(left)}` is {left.type}, but here it is compared with {found}"
             return self.mistake(odd, "E305", message, found=str(found), wanted=str(left.type))
-        return replace(node, left=left, right=right, type=BOOL)
+        return changed(node, left=left, right=right, type=BOOL)
 
     def macro(self, node: ast.Macro) -> Node:
         """What goes over a list or a map, and `cel.bind`."""
@@ -254,7 +254,7 @@ class Typer(Mistakes):
             self.variables.append((node.variables[0], kind))
             body = self.typed(node.body)
             self.variables.pop()
-            return replace(node, over=over, body=body, type=body.type)
+            return changed(node, over=over, body=body, type=body.type)
         if kind != DYN and kind.name not in ("list", "map"):
             message = f"`{node.kind}` goes over a list or a map, but `{self.source(over)}` is {kind}"
             self.mistake(over, "E304", message, found=str(kind), wanted="a list or a map")
@@ -270,7 +270,7 @@ class Typer(Mistakes):
             "map": list_of(body.type), "transformList": list_of(body.type), "filter": list_of(item),
             "transformMap": map_of(index, body.type), "transformMapEntry": body.type,
         }.get(node.kind, BOOL)  # fmt: skip
-        return replace(node, over=over, body=body, where=where, type=result)
+        return changed(node, over=over, body=body, where=where, type=result)
 
     # --- calls
 
@@ -299,7 +299,7 @@ class Typer(Mistakes):
     def apply(self, node: Apply) -> Node:
         """A function that takes these types."""
         args = tuple(map(self.typed, node.args))
-        node = replace(node, args=args)
+        node = changed(node, args=args)
         if node.function.name in ("type",):
             return self.mistake(node, "E310", "type() gives a type, and types are not values here")
         forms = [form for form in node.function.overloads if self.takes(form, args)]
@@ -316,7 +316,7 @@ class Typer(Mistakes):
         result = forms[0].result
         for form in forms[1:] if any(arg.type == DYN for arg in args) else ():
             result = join(result, form.result)
-        return replace(node, args=args, type=result)
+        return changed(node, args=args, type=result)
 
     def takes(self, form: Overload, args: tuple[Node, ...]) -> bool:
         """Whether a form fits the arguments, whole-number literals counting as double."""
@@ -350,7 +350,7 @@ class Typer(Mistakes):
         value = self.literal_as(value, wanted)
         if not fits(value.type, wanted):
             self.wrong_type(value, wanted, "E303")
-        return replace(node, value=value, type=BOOL)
+        return changed(node, value=value, type=BOOL)
 
     def coalesce(self, node: Coalesce) -> Node:
         """`coalesce(…)` of one type."""
@@ -362,7 +362,7 @@ class Typer(Mistakes):
             if not fits(arg.type, found):
                 return self.wrong_type(arg, found, "E303")
             found = arg.type if found == DYN else found
-        return replace(node, args=args, type=found)
+        return changed(node, args=args, type=found)
 
     def message(self, node: ast.Message) -> Node:
         """Protobuf messages don't exist here."""

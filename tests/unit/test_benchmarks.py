@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from itertools import islice, pairwise
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import policy
+from benchmarks import policy, rules
 from benchmarks.decide_report import MARKS
 from benchmarks.load_shop import KINDS, Shop
 from engine.intake import read_event
 from engine.language import Schema, check_text, compile_rows
+from engine.language.columns import compile_columns
 from engine.schema import ENTITIES
 from engine.values import Result
 from tests.conftest import shared_data
@@ -110,3 +112,21 @@ def test_a_history_is_in_order_and_gives_every_user_as_many_payments():
     turns = [[p["time_us"] for p in history[at : at + 20]] for at in range(0, 200, 20)]
     assert all(max(turn) <= min(later) for turn, later in pairwise(turns))
     assert max(turns[-1]) <= now_us
+
+
+def test_the_benchmark_of_rules_compares_like_with_like():
+    """Zen, the CEL library, rows and columns find the same hits on the benchmark's own rules and rows."""
+    pytest.importorskip("zen")
+    pytest.importorskip("cel")
+    rnd = random.Random(1)
+    parts = [rules.rule(rnd) for _ in range(60)]
+    checked = [check_text(rules.written(one), rules.SCHEMA) for one in parts]
+    ours, peers = compile_rows(checked), (rules.zen(parts), rules.cel(parts))
+    given = rules.rows(rnd, 20)
+    columns = {name: [row[name] for row in given] for name in rules.SCHEMA.names}
+    codes = compile_columns(checked).evaluate(columns).codes
+    for at, row in enumerate(given):
+        wanted = ours.evaluate(row).notable
+        assert [hits(rules.nested(row)) for hits in peers] == [wanted, wanted]
+        assert np.flatnonzero(codes[:, at]).tolist() == wanted
+    assert sum(len(ours.evaluate(row).notable) for row in given) > 20
