@@ -144,7 +144,8 @@ def _rules(
         if state != "off":
             result, _ = trace.get(index, (Result.MISS, 0))
             conditions = tuple(_conditions(checked, case.row, lists))
-            yield RuleView(rule, Result(result), enforced.get(rule.id, state == "enforce"), conditions)
+            late = bool(rule.first) and result == Result.HIT  # a row above it in its table hit first
+            yield RuleView(rule, Result(result), enforced.get(rule.id, state == "enforce" and not late), conditions)
 
 
 def _conditions(checked: Checked, row: Row, lists: Mapping[str, Any]) -> Iterator[Condition]:

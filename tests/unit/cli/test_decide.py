@@ -67,6 +67,19 @@ def test_every_rule_agrees_with_the_decision(call, folder):
     assert {reason["code"] for reason in found["reasons"]} == hit
 
 
+def test_a_row_below_the_one_that_hit_is_not_enforced(call, folder):
+    """Of a table whose first row wins, the others that fit are shown as they are: true, and without a say."""
+    (folder / "rules" / "risk" / "first.yaml").write_text(
+        "ruleset: first\non: payment\ntables:\n  - id: t\n    file: t.csv\n    hit: first\n    reason: R4\n"
+        "    columns: {amount: txn.amount_base}\n"
+    )
+    (folder / "rules" / "tables" / "t.csv").write_text("amount,tier\n< 1,LOW\n>= 1,MEDIUM\n,HIGH\n")
+    found = orjson.loads(call("decide", "-", "--folder", folder, "--json", stdin=payment()).stdout)
+    rows = {rule["id"]: (rule["result"], rule["enforced"]) for rule in found["rules"] if rule["ruleset"] == "first"}
+    assert rows == {"t#2": ("MISS", True), "t#3": ("HIT", True), "t#4": ("HIT", False)}
+    assert found["tier"] == "MEDIUM"
+
+
 def test_no_trace(call, folder):
     """A folder without state has none afterwards, and one with state holds not one record or profile more."""
     call("decide", "-", "--folder", folder, stdin=payment())
