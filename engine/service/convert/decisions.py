@@ -48,7 +48,7 @@ def decision_bytes(decision: Decision) -> bytes:
     if decision.propensity:
         head.control_propensity = decision.propensity
     pieces = [head.SerializeToString(deterministic=True), _program_piece(decision.program)]
-    pieces += [_reason_piece(r) for r in decision.reasons]
+    pieces += [_reason_piece(r.code, r.analyst, r.customer, r.source, r.category) for r in decision.reasons]
     pieces += [_hit_piece(h.rule, h.result, h.failing, h.enforced) for h in decision.hits]
     return b"".join(pieces)
 
@@ -114,8 +114,8 @@ def outcome_reply(outcome_id: str, known_us: int, flags: Sequence[str] = ()) -> 
 
 
 @lru_cache(maxsize=4_096)
-def _reason_piece(reason: Reason) -> bytes:
-    return decision_pb2.Decision(reasons=[_reason(reason)]).SerializeToString()
+def _reason_piece(*texts: str) -> bytes:
+    return decision_pb2.Decision(reasons=[_reason(Reason(*texts))]).SerializeToString()
 
 
 @lru_cache(maxsize=16_384)
