@@ -62,6 +62,11 @@ class Settings(BaseModel):
     hash_key_file: Path = Field(
         Path(), description="file of the secret key of profile keys, made once; unset is hash.key in the state folder"
     )
+    activation_needs: Literal["nothing", "tests", "coverage"] = Field(
+        "tests",
+        description="what `policy activate` asks of a folder: nothing, that its tests pass, or also a hit and a miss "
+        "of each enforced rule",
+    )
     reflection: bool | None = Field(None, description="gRPC reflection; unset is on for loopback only")
 
     @model_validator(mode="after")

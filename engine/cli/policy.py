@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from engine.activation import Activations
+from engine.batch.rule_tests import run_tests
 from engine.bootstrap import open_activations, open_stores
 from engine.cli.endings import BAD_INPUT, PROBLEMS, Ended
 from engine.cli.options import arbiter_command, place_options, settings_of
@@ -116,15 +117,17 @@ def diff_command(old: str, new: str | None, folder: Path, **flags: Any) -> None:
 def activate_command(policy: str | None, reason: str, author: str, folder: Path, **flags: Any) -> None:
     """Make a policy live in every worker: the folder's, another folder's, or the bundle with this digest.
 
-    It must load without a mistake, and what it asks of the logs must be what they hold. Waits until every worker has
-    it.
+    It must load without a mistake, and a folder's tests must pass (the setting activation_needs). Waits until every
+    worker has it.
 
     Exit code 1 when it has mistakes, or when a worker does not have it after 5 seconds; both are named.
     """
     settings = settings_of(folder, flags, policy=policy is None)
     with _opened(settings) as activations:
-        program, bundle = _program(activations, policy or str(settings.rules))
-        _fits(settings, program)
+        name = policy or str(settings.rules)
+        program, bundle = _program(activations, name)
+        if Path(name).is_dir():
+            bundle = replace(bundle, tests=_tested(activations, Path(name), settings.activation_needs))
         _go_live(activations, program, replace(bundle, author=author, reason=reason))
 
 
@@ -147,7 +150,6 @@ def rollback_command(reason: str, author: str, folder: Path, **flags: Any) -> No
         bundle = activations.bundle(before.digest)
         why = f"rollback of {live.digest[:12]}" + (f": {reason}" if reason else "")
         program = activations.of(bundle)
-        _fits(settings, program)
         _go_live(activations, program, replace(bundle, author=author, reason=why), before.origin)
 
 
@@ -215,12 +217,19 @@ def _features(program: Program) -> dict[str, Thing]:
     return told | {one.name: {"condition": one.expression} for one in program.feature_set.derived}
 
 
-def _fits(settings: Settings, program: Program) -> None:
-    """PolicyError when the stored logs lack columns that the program asks for."""
-    profiles, _ = open_stores(settings)
-    if (settings.state / "profiles.sqlite").exists():
-        profiles.open(program.layouts)
-        asyncio.run(profiles.close())
+def _tested(activations: Activations, folder: Path, needs: str) -> str:
+    """What the tests of a folder say, in words; Ended when they don't say what the setting asks for."""
+    if needs == "nothing":
+        return ""
+    report = run_tests(lambda clock: activations.load(folder, clock), folder)
+    if not report.passed:
+        names = ", ".join(sorted({failed.case.name for failed in report.failed}))
+        failed = f"{len(report.failed)} of {report.cases} tests fail: {names}"
+        raise Ended(f"{failed}\nnothing was activated; `arbiter rules test` shows why", PROBLEMS)
+    if report.uncovered and needs == "coverage":
+        words = f"no test hits and misses {', '.join(report.uncovered)}; nothing was activated"
+        raise Ended(f"{words}\nadd such tests, or set activation_needs: tests", PROBLEMS)
+    return f"{report.cases} passed" if report.cases else ""
 
 
 def _go_live(activations: Activations, program: Program, bundle: Bundle, origin: int = 0) -> None:

@@ -79,6 +79,26 @@ def test_a_policy_with_mistakes_is_not_activated(call, shop):
     assert digests(call, shop) == before
 
 
+def test_a_policy_whose_tests_fail_is_not_activated(call, shop):
+    """The failing cases are named; without need for tests it is, and passing tests are told with the bundle."""
+    (shop / "rules" / "tests").mkdir()
+    event = "{user.id: u1, device.id: d1, txn.amount_minor: 50000, txn.currency: EUR}"
+    case = f"cases:\n  - {{name: large, event: {event}, expect: {{action: REVIEW}}}}\n"
+    (shop / "rules" / "tests" / "large.yaml").write_text(case)
+    change(shop, "large: 450", "large: 600")
+    done = call("policy", "activate", "--folder", shop, "--reason", "higher")
+    assert (done.exit_code, "1 of 1 tests fail: large" in done.stderr) == (1, True), done.output
+    change(shop, "large: 600", "large: 400")
+    assert call("policy", "activate", "--folder", shop, "--reason", "lower").exit_code == 0
+    assert "tests   1 passed" in call("policy", "show", "--folder", shop).stdout
+    (shop / "arbiter.yaml").write_text("activation_needs: coverage\n")
+    done = call("policy", "activate", "--folder", shop, "--reason", "lower")
+    assert (done.exit_code, "no test hits and misses" in done.stderr) == (1, True), done.output
+    (shop / "arbiter.yaml").write_text("activation_needs: nothing\n")
+    change(shop, "large: 400", "large: 600")
+    assert call("policy", "activate", "--folder", shop, "--reason", "higher").exit_code == 0
+
+
 def test_the_difference_is_told_in_the_policys_own_terms(call, shop):
     """Thresholds, statuses, shares, schedules, entries, bands, parameters, texts, features and new rules."""
     change(shop, "large: 450", "large: 300")
@@ -86,7 +106,9 @@ def test_the_difference_is_told_in_the_policys_own_terms(call, shop):
     change(shop, "basket.quantity > 50", "basket.quantity > 50 && ip.proxy", "risk/payments.yaml")
     change(shop, "rollout: 50%", "rollout: 75%", "risk/payments.yaml")
     change(shop, "status: observe", "status: enforce", "risk/payments.yaml")
-    change(shop, "action: ALLOW}\n", "action: ALLOW}\n    - {from_score: 0.5, tier: HIGH, action: REVIEW, reason: R1}\n")
+    change(
+        shop, "action: ALLOW}\n", "action: ALLOW}\n    - {from_score: 0.5, tier: HIGH, action: REVIEW, reason: R1}\n"
+    )
     change(shop, "tok_blocked,", "tok_other,", "lists/cards.csv")
     change(shop, "hold: 30d", "hold: 20d\nactivation: explicit")
     change(shop, "window: 1h", "window: 2h", "features.yaml")
