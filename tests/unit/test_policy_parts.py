@@ -213,7 +213,7 @@ def test_customers_read_their_language(folder, language, said):
     ("file", "old", "new", "said"),
     [
         ("risk/payments.yaml", "reason: R10", "reason: R11", "did you mean"),
-        ("reasons.yaml", "customer: confirm", "customer: confrim", "reasons.yaml:5:54: error[E515]: unknown text"),
+        ("reasons.yaml", "customer: confirm", "customer: confirms", "reasons.yaml:5:54: error[E515]: unknown text"),
         ("reasons.yaml", "de: Bitte bestätigen.", "de: Betrag 9 bestätigen.", "must not name the number 9"),
         ("reasons.yaml", "de: Bitte bestätigen.", "de: Ihre card.bin ist falsch.", "must not name the field card.bin"),
         ("reasons.yaml", ", de: Bitte bestätigen.", "", "error[E112]: missing `de`"),
