@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from engine.batch import numbers
 from engine.batch.declared import FileFormat
 from engine.batch.files import Row
-from engine.batch.profile import EXAMPLES, Column, or_none
+from engine.batch.profile import EXAMPLES, Column
 from engine.batch.quality import SEVERITIES, Finding, masked, moment
 from engine.batch.read import columns_of, open_source
 from engine.batch.tally import Repeats
@@ -157,21 +158,24 @@ class Watch:
     def __init__(self, item: Expectation, columns: Mapping[str, Column], repeats: Repeats) -> None:
         self.item, self.column, self.repeats = item, columns[item.column], repeats
         self.places = [columns[name].place for name in (item.column, *item.beside)]
-        self.holds, self.read = or_none(item.test or bool), or_none(self.column.read)
+        self.holds = lru_cache(50_000)(self._holds)
         self.count = 0
         self.shown: list[tuple[int, str]] = []
         self.last: Any = None
-        """monotone: the value above; fresh: the newest."""
+        """The value above, and of `fresh` the newest."""
 
     def see(self, rows: Sequence[Row]) -> None:
         """Check some rows."""
-        at = self.places[0]
-        if self.item.check == "not_null":
-            return self._note([row for row in rows if _none(row[at])])
+        at, check = self.places[0], self.item.check
         held = [row for row in rows if not _none(row[at])]
-        if self.item.check == "unique":
-            return self.repeats.add([row[0] for row in held], [[row[place] for place in self.places] for row in held])
-        return self._note([row for row in held if not self._passes(row[at])])
+        if check == "not_null":
+            self._note([row for row in rows if _none(row[at])])
+        elif check == "unique":
+            self.repeats.add([row[0] for row in held], [[row[place] for place in self.places] for row in held])
+        elif check == "fresh":
+            self.last = max((self.last, *map(self.column.read, (row[at] for row in held))), key=lambda us: us or 0)
+        else:
+            self._note([row for row in held if not (self._follows if check == "monotone" else self.holds)(row[at])])
 
     def findings(self, rows: int, now_us: int) -> Iterator[Finding]:
         """What disappointed, unless no more rows did than are allowed."""
@@ -190,22 +194,23 @@ class Watch:
                 item.severity, dimension, check, item.column, self.count, share, said, mend, tuple(self.shown)
             )
 
-    def _passes(self, value: Any) -> bool:
-        if self.item.test is not None:
-            return bool(self.holds(value))
-        read = self.read(value)
-        above, newest = self.last, self.item.check == "fresh"
-        if read is None:
-            return newest
-        self.last = read if above is None or not newest else max(above, read)
-        return newest or above is None or bool(read >= above)
+    def _holds(self, value: Any) -> bool:
+        try:
+            return self.item.test is None or self.item.test(value)
+        except ValueError:
+            return False
+
+    def _follows(self, value: Any) -> bool:
+        above, read = self.last, self.column.read(value)
+        self.last = above if read is None else read
+        return read is not None and (above is None or bool(read >= above))
 
     def _note(self, bad: Sequence[Row]) -> None:
-        at = self.places[0]
+        at, column = self.places[0], self.column
         self.count += len(bad)
         for row in bad[: EXAMPLES - len(self.shown)]:
-            time_us = self.read(row[at]) if self.column.kind == "time" else None
-            shown = masked(row[at], self.column.private) if time_us is None else moment(time_us)
+            time_us = column.read(row[at]) if column.kind == "time" else None
+            shown = masked(row[at], column.private) if time_us is None else moment(time_us)
             self.shown.append((row[0], "no value" if _none(row[at]) else shown))
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
@@ -33,26 +33,17 @@ MIN_DISTINCT = 20
 EXAMPLES = 5
 DAY_US = 86_400_000_000
 NO_VALUE = frozenset(
-    "na n/a #n/a nan null none nil - -- ? ?? unknown unspecified undefined missing tbd not_available".split()
-) | {"not available", "(null)", "(none)"}
+    "na|n/a|#n/a|nan|null|none|nil|-|--|?|??|unknown|unspecified|undefined|missing|tbd|not available".split("|")
+)
 """Words that people and programs write where there is no value."""
 KEYS = frozenset("id no nr num number code key upc ean sku isbn token uuid guid zip postcode phone bin".split())
-PEOPLE = frozenset(
-    "customer client user member household person name email mail phone address card account iban".split()
-)
-_FORMATS = (
-    "%d.%m.%Y %H:%M:%S",
-    "%d.%m.%Y %H:%M",
-    "%d.%m.%Y",
-    "%d/%m/%Y %H:%M",
-    "%d/%m/%Y",
-    "%m/%d/%Y %H:%M",
-    "%m/%d/%Y",
-)
+PEOPLE = frozenset("customer client user member household person name email phone address card account iban".split())
+_FORMATS = "%d.%m.%Y %H:%M:%S|%d.%m.%Y %H:%M|%d.%m.%Y|%d/%m/%Y %H:%M|%d/%m/%Y|%m/%d/%Y %H:%M|%m/%d/%Y".split("|")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _PARSES = 0.95
 _FAR = 3
 
+Read = Callable[[Any], Any]
 Told = Callable[[str, int, int], None]
 """Called with the stage, the rows read and the bytes done."""
 
@@ -70,8 +61,8 @@ class Column:
     """The first row without a value; 0 when all have one."""
     kind: str = "text"
     """number, time (µs) or text."""
-    read: Callable[[Any], Any] = numbers.text_of
-    """Raw value → float or µs; ValueError when it can't be read as the column's kind."""
+    read: Read = lambda value: value
+    """Raw value → text, float or µs; None when it can't be read as the column's kind."""
     values: list[tuple[Any, int, int]] = field(default_factory=list)
     """(value as `read` gives it, rows, first row), by value."""
     words: list[tuple[Any, int, int]] = field(default_factory=list)
@@ -93,8 +84,8 @@ class Column:
 
     @property
     def key(self) -> bool:
-        """Whether its name says that it names things."""
-        return bool(self.parts & KEYS)
+        """Whether its name says that it names things or people, so that its numbers are not sizes."""
+        return bool(self.parts & (KEYS | PEOPLE))
 
     @property
     def private(self) -> bool:
@@ -109,7 +100,8 @@ class Column:
     @property
     def unique(self) -> bool:
         """A key in which hardly any value comes twice."""
-        return self.key and self.kind != "time" and self.distinct >= 0.95 * max(1, self.rows - self.missing)
+        nearly = self.distinct >= 0.95 * max(1, self.rows - self.missing)
+        return bool(self.parts & KEYS) and self.kind != "time" and nearly
 
 
 @dataclass(slots=True)
@@ -179,13 +171,11 @@ def _add(column: Column, values: Sequence[Any], rows: Sequence[int], blank: froz
     except TypeError:
         values = [single(value) for value in values]
         different = set(values)
-    none = {
-        value for value in different if value is None or (type(value) is str and (not value.strip() or value in blank))
-    }
+    none = {each for each in different if each is None or (type(each) is str and (not each.strip() or each in blank))}
     if none:
+        column.missing_row = column.missing_row or next(r for v, r in zip(values, rows, strict=True) if v in none)
         kept = [(value, row) for value, row in zip(values, rows, strict=True) if value not in none]
         column.missing += len(values) - len(kept)
-        column.missing_row = column.missing_row or next(r for v, r in zip(values, rows, strict=True) if v in none)
         values, rows = zip(*kept, strict=True) if kept else ((), ())
     column.tally.add(values, rows)
 
@@ -198,16 +188,11 @@ def _tell_kind(column: Column, schema: str, mapping: Declared | None) -> None:
     held = [(value, count, row) for value, (count, row) in column.tally.counts.items()]
     column.words = [each for each in held if str(each[0]).strip().casefold() in NO_VALUE]
     rest = [each for each in held if str(each[0]).strip().casefold() not in NO_VALUE]
-    tries = _readers(column, schema, mapping, rest)
-    for kind, read in tries:
-        good, wrong = [], []
-        for value, count, row in rest:
-            try:
-                good.append((read(value), count, row))
-            except ValueError:
-                wrong.append((value, count, row))
+    for kind, read in _readers(column, schema, mapping, [value for value, _, _ in rest[:100]]):
+        good = [(value, count, row) for raw, count, row in rest if (value := read(raw)) is not None]
         if sum(count for _, count, _ in good) >= _PARSES * sum(count for _, count, _ in rest):
-            column.kind, column.read, column.values, column.wrong = kind, read, sorted(good), wrong
+            column.kind, column.read, column.values = kind, read, sorted(good)
+            column.wrong = [each for each in rest if read(each[0]) is None]
             break
     sizes = [(abs(value), count) for value, count, _ in column.values if value] if column.kind == "number" else []
     if len(sizes) >= MIN_DISTINCT and not column.key:
@@ -216,34 +201,27 @@ def _tell_kind(column: Column, schema: str, mapping: Declared | None) -> None:
 
 
 def _readers(
-    column: Column, schema: str, mapping: Declared | None, held: Sequence[tuple[Any, int, int]]
-) -> list[tuple[str, Callable[[Any], Any]]]:
+    column: Column, schema: str, mapping: Declared | None, first: Sequence[Any]
+) -> list[tuple[str, Read]]:  # fmt: skip
     """The kinds that the column may be of, the likeliest first; everything can be text."""
-    text = ("text", lambda value: value if type(value) is str else numbers.text_of(value))
-    number = ("number", numbers.double_of)
+    text, number = ("text", _or_none(_plain)), ("number", _or_none(numbers.double_of))
     if schema in ("timestamp", "instant"):
-        return [("time", int)]
-    if schema == "bool" or not held:
-        return [text]
+        return [("time", lambda value: value)]
     if schema in ("int", "float"):
         return [number]
+    if schema == "bool" or not first:
+        return [text]
     if mapping and mapping.amount and mapping.amount.name == column.name:
         pattern, marks = mapping.amount.number, mapping.amount.marks
-        return [("number", lambda value: float(numbers.decimal_of(value, pattern, marks))), text]
-    times = [_iso, *(_strptime(form) for form in _FORMATS)]
-    likely = next((read for read in times if _reads(read, held[:100])), None)
-    return [*([] if column.key else [number]), *([("time", likely)] if likely and not column.key else []), text]
+        return [("number", _or_none(lambda value: float(numbers.decimal_of(value, pattern, marks)))), text]
+    times = [_or_none(_iso), *(_or_none(partial(numbers.strptime_us, form=form, zone="UTC")) for form in _FORMATS)]
+    likely = [each for each in times if sum(each(value) is not None for value in first) >= 0.9 * len(first)]
+    found = [number] * (not column.key) + [("time", each) for each in likely[:1] if not column.parts & KEYS]
+    return [*found, text]
 
 
-def _reads(read: Callable[[Any], int], held: Sequence[tuple[Any, int, int]]) -> bool:
-    good = 0
-    for value, _, _ in held:
-        try:
-            read(value)
-            good += 1
-        except ValueError:
-            continue
-    return good >= 0.9 * len(held)
+def _plain(value: Any) -> str:
+    return value if type(value) is str else numbers.text_of(value)
 
 
 def _iso(value: Any) -> int:
@@ -252,60 +230,7 @@ def _iso(value: Any) -> int:
     return numbers.iso_us(value, "UTC")
 
 
-def _strptime(form: str) -> Callable[[Any], int]:
-    return lambda value: numbers.strptime_us(value, form, "UTC")
-
-
-# --- rows -------------------------------------------------------------------------------------------------------------
-
-
-class _Rows:
-    """The second reading."""
-
-    def __init__(self, profile: Profile, mapping: Declared | None, workdir: Path) -> None:
-        self.profile = profile
-        self.whole = Repeats(workdir, "rows")
-        self.keys = [(c, Repeats(workdir, f"key-{c.place}")) for c in profile.columns if c.unique]
-        self.far = [(c, or_none(c.read)) for c in profile.columns if c.fence < float("inf")]
-        times = [c for c in profile.columns if c.kind == "time"]
-        named = mapping.time.name if mapping else ""
-        profile.clock = next((c for c in times if c.name == named), times[0] if times else None)
-        self.time = or_none(profile.clock.read) if profile.clock else None
-
-    def read(self, source: Source, names: Sequence[str], told: Told, see: Callable[[Sequence[Row]], object]) -> None:
-        """Everything, and then what repeats."""
-        done, last_us = 0, -(2**63)
-        for chunk in source.chunks(names):
-            rows = [tuple(map(single, row)) for row in chunk.rows] if source.schema is None else chunk.rows
-            self.whole.add([row[0] for row in rows], [row[2:] for row in rows])
-            for column, repeats in self.keys:
-                at = column.place
-                held = [row for row in rows if row[at] is not None]
-                repeats.add([row[0] for row in held], [row[at : at + 1] for row in held])
-            for column, number in self.far:
-                _keep_far(column, number, rows)
-            last_us = self._times(rows, last_us)
-            see(rows)
-            done += len(rows)
-            told("comparing rows", done, chunk.bytes_done)
-        profile = self.profile
-        profile.repeats, profile.repeated = _first(self.whole)
-        for column, repeats in self.keys:
-            column.repeats, column.repeated = _first(repeats)
-
-    def _times(self, rows: Sequence[Row], last_us: int) -> int:
-        if self.time is None or self.profile.clock is None:
-            return last_us
-        read, place = self.time, self.profile.clock.place
-        times = [time for row in rows if (time := read(row[place])) is not None]
-        for time_us in times:
-            self.profile.backwards += time_us < last_us
-            last_us = time_us
-        self.profile.days.update(time_us // DAY_US for time_us in times)
-        return last_us
-
-
-def or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _or_none(read: Read) -> Read:
     """The same, remembered, giving None for what can't be read."""
 
     @lru_cache(50_000)
@@ -318,19 +243,66 @@ def or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return given
 
 
-def _keep_far(column: Column, number: Callable[[Any], float | None], rows: Sequence[Row]) -> None:
-    place, fence = column.place, column.fence
-    column.far += [row for row in rows if (value := number(row[place])) is not None and abs(value) > fence]
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+class _Rows:
+    """The second reading."""
+
+    def __init__(self, profile: Profile, mapping: Declared | None, workdir: Path) -> None:
+        self.profile, columns = profile, profile.columns
+        self.whole = Repeats(workdir, "rows")
+        self.keys = [(column, Repeats(workdir, f"key-{column.place}")) for column in columns if column.unique]
+        times = [column for column in columns if column.kind == "time"]
+        named = [column for column in times if mapping and column.name == mapping.time.name]
+        profile.clock = next(iter(named + times), None)
+        self.last_us = -(2**63)
+
+    def read(self, source: Source, names: Sequence[str], told: Told, see: Callable[[Sequence[Row]], object]) -> None:
+        """Everything, and then what repeats."""
+        done, profile = 0, self.profile
+        for chunk in source.chunks(names):
+            rows = [tuple(map(single, row)) for row in chunk.rows] if source.schema is None else chunk.rows
+            self.whole.add([row[0] for row in rows], [row[2:] for row in rows])
+            for column, repeats in self.keys:
+                held = [row for row in rows if row[column.place] is not None]
+                repeats.add([row[0] for row in held], [row[column.place : column.place + 1] for row in held])
+            for column in profile.columns:
+                if column.fence < float("inf"):
+                    _keep_far(column, rows)
+            if profile.clock:
+                self._times(profile.clock, rows)
+            see(rows)
+            done += len(rows)
+            told("comparing rows", done, chunk.bytes_done)
+        profile.repeats, profile.repeated = _first(self.whole)
+        for column, repeats in self.keys:
+            column.repeats, column.repeated = _first(repeats)
+
+    def _times(self, clock: Column, rows: Sequence[Row]) -> None:
+        times = [time_us for row in rows if (time_us := clock.read(row[clock.place])) is not None]
+        for time_us in times:
+            self.profile.backwards += time_us < self.last_us
+            self.last_us = time_us
+        self.profile.days.update(time_us // DAY_US for time_us in times)
+
+
+def _keep_far(column: Column, rows: Sequence[Row]) -> None:
+    place, fence, read = column.place, column.fence, column.read
+    column.far += [row for row in rows if (value := read(row[place])) is not None and abs(value) > fence]
     if len(column.far) > 2 * MAX_FAR:
-        column.far = nsmallest(MAX_FAR, column.far, key=lambda row: -abs(number(row[place]) or 0))
+        column.far = nsmallest(MAX_FAR, column.far, key=lambda row: -abs(read(row[place])))
 
 
 def _first(repeats: Repeats) -> tuple[int, list[tuple[int, int]]]:
     """How many rows repeat others, and the first few."""
-    count, held = 0, list[tuple[int, int]]()
-    for pair in repeats:
-        count += 1
-        held.append(pair)
-        if len(held) > 1_000:
-            held = nsmallest(EXAMPLES, held)
-    return count, nsmallest(EXAMPLES, held)
+    count = 0
+
+    def counted() -> Iterator[tuple[int, int]]:
+        nonlocal count
+        for pair in repeats:
+            count += 1
+            yield pair
+
+    first = nsmallest(EXAMPLES, counted())
+    return count, first

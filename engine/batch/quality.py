@@ -152,12 +152,12 @@ def _twins(profile: Profile, column: Column, one: Row, other: Row) -> bool:
     """Whether two rows tell the same but for the sign, the time, and one more thing, such as a paper's number."""
     unlike = 0
     for each in profile.columns:
-        mine, its = one[each.place], other[each.place]
+        mine, its = each.read(one[each.place]), each.read(other[each.place])
         if each is profile.clock and None not in (mine, its):
-            if abs(each.read(mine) - each.read(its)) > NEAR_US:
+            if abs(mine - its) > NEAR_US:
                 return False
         elif mine != its and each is not column:
-            unlike += each.kind != "number" or mine is None or its is None or each.read(mine) != -each.read(its)
+            unlike += each.kind != "number" or None in (mine, its) or mine != -its
     return unlike <= 1
 
 
