@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,8 @@ SOURCE = "explanations"
 MOST_REASONS = 4
 LEAST = 0.1
 """A reason that raises the log-odds by less (the odds by a tenth) is not told."""
-AT_ONCE = 16
-"""Decisions between two commits: some tens of ms."""
+AT_ONCE = 64
+"""Decisions between two commits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,25 +151,38 @@ class Follower:
         """`load` gives the program of a digest, which decisions name."""
         self._journal, self._explainers = journal, explainers
         self._program = lru_cache(maxsize=4)(load)
-        self._seen = journal.position(SOURCE)
+        self._seen, self._warmed = journal.position(SOURCE), ""
         self._log = structlog.get_logger()
 
     async def follow(self) -> int:
         """Explain what has been decided since; returns how many explanations that gave."""
-        made: list[Record] = []
-        count, began_s = 0, time.perf_counter()
-        for stored in self._journal.read(self._seen, ("decision",)):
-            made += self._explained(stored)
-            self._seen = stored.seq
-            if len(made) == AT_ONCE:
-                self._journal.load(made, SOURCE, self._seen)
-                count, made = count + len(made), []
-                # Half of a core at most, and whatever else this process does goes on.
-                await asyncio.sleep(time.perf_counter() - began_s)
-                began_s = time.perf_counter()
-        if made:
-            self._journal.load(made, SOURCE, self._seen)
-        return count + len(made)
+        await asyncio.to_thread(self._warm)
+        decisions, count, more = self._journal.read(self._seen, ("decision",)), 0, True
+        while more:
+            began_s = time.perf_counter()
+            seen, made = await asyncio.to_thread(self._some, decisions)
+            if made:
+                self._journal.load(made, SOURCE, seen)
+            self._seen, count, more = seen or self._seen, count + len(made), seen > 0
+            if made:
+                await asyncio.sleep(time.perf_counter() - began_s)  # half of a core at most
+        return count
+
+    def _warm(self) -> None:
+        """Load what is live before the first decision needs it."""
+        newest = self._journal.programs.newest()
+        if newest is not None and newest.digest != self._warmed:
+            self._warmed = newest.digest
+            with suppress(ArbiterError):  # whatever is wrong is told with the decision that it concerns
+                for name in self._program(newest.digest).policy.settings.models.values():
+                    self._explainers.of(name)
+
+    def _some(self, decisions: Iterator[Stored]) -> tuple[int, list[Record]]:
+        """The next explanations, and up to which record they go; 0 at the end."""
+        seen, made = 0, list[Record]()
+        for stored in islice(decisions, AT_ONCE):
+            seen, made = stored.seq, made + self._explained(stored)
+        return seen, made
 
     def _explained(self, stored: Stored) -> list[Record]:
         decision = decision_of(stored)
