@@ -29,7 +29,7 @@ from engine.program import Case, Program
 from engine.records import decision_of
 from engine.schema import ENTITIES
 from engine.snapshot import recall
-from engine.values import Decision, Result, Row, Stored
+from engine.values import Decision, Reason, Result, Row, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class RuleView:
     enforced: bool
     """False for an observed rule, or one outside its rollout share."""
     conditions: tuple[Condition, ...]
+    failing: int
+    """Number of the first condition that was not true; -1 for a hit."""
 
     @property
     def near(self) -> bool:
@@ -102,6 +104,8 @@ class Explanation:
     """The policy's base currency, in which money features count."""
     flips: tuple[Flip, ...]
     """What would have led to another action, the nearest first."""
+    score_reasons: tuple[Reason, ...] = ()
+    """What raised the score most; empty where it has not been explained (yet)."""
 
 
 def explain(decision: Decision, case: Case, stages_s: Mapping[str, float]) -> Explanation:
@@ -142,10 +146,12 @@ def _rules(
     for index, (rule, checked) in enumerate(zip(rules.rules, rules.conditions, strict=True)):
         state = rule.state_at(case.as_of_us)
         if state != "off":
-            result, _ = trace.get(index, (Result.MISS, 0))
             conditions = tuple(_conditions(checked, case.row, lists))
+            first = next((at for at, one in enumerate(conditions) if one.result != "true"), -1)
+            result, failing = trace.get(index, (Result.MISS, first))
             late = bool(rule.first) and result == Result.HIT  # a row above it in its table hit first
-            yield RuleView(rule, Result(result), enforced.get(rule.id, state == "enforce" and not late), conditions)
+            told = enforced.get(rule.id, state == "enforce" and not late)
+            yield RuleView(rule, Result(result), told, conditions, -1 if result == Result.HIT else failing)
 
 
 def _conditions(checked: Checked, row: Row, lists: Mapping[str, Any]) -> Iterator[Condition]:
@@ -199,10 +205,8 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
     return {
         "id": decision.id, "kind": explanation.kind, "time": moment(explanation.event_us),
         "tier": decision.tier.name, "action": decision.action.name, "score": decision.score,
-        "reasons": [
-            {"code": r.code, "analyst": r.analyst, "customer": r.customer, "source": r.source, "category": r.category}
-            for r in decision.reasons
-        ],
+        "reasons": list(map(_reason_document, decision.reasons)),
+        "score_reasons": list(map(_reason_document, explanation.score_reasons)),
         "measures": [
             {"kind": m.kind, "parameters": dict(m.parameters), "source": m.source, "until": moment(m.until_us)}
             for m in decision.measures
@@ -230,11 +234,19 @@ def as_document(explanation: Explanation) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _reason_document(reason: Reason) -> dict[str, str]:
+    return {
+        "code": reason.code, "analyst": reason.analyst, "customer": reason.customer, "source": reason.source,
+        "category": reason.category,
+    }  # fmt: skip
+
+
 def _rule_document(view: RuleView) -> dict[str, Any]:
     rule = view.rule
     return {
         "id": rule.id, "ruleset": rule.ruleset, "place": rule.place, "result": view.result.name,
-        "enforced": view.enforced, "missed_by_one": view.near, "reason": rule.reason.code,
+        "enforced": view.enforced, "missed_by_one": view.near, "first_failing": view.failing,
+        "reason": rule.reason.code,
         "conditions": [
             {"text": c.text, "result": c.result, "inputs": dict(c.inputs), "note": c.note} for c in view.conditions
         ],

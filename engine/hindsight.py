@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import orjson
 
 from engine.activation import Activations
 from engine.errors import ArbiterError, NotFound
+from engine.explaining import read_record
 from engine.explanation import Explanation, explain_stored
 from engine.journal.sqlite import SqliteJournal
 from engine.policy.trace import pack_trace, unpack_trace
@@ -65,7 +66,8 @@ class Hindsight:
     def explain(self, event_id: str) -> Explanation:
         """A stored decision, explained; `NotFound` without it or without its program."""
         stored = self.stored(event_id)
-        return explain_stored(stored, self.program_of(stored))
+        found, kept = explain_stored(stored, self.program_of(stored)), self.journal.explanation_of(event_id)
+        return replace(found, score_reasons=read_record(kept.record).reasons) if kept else found
 
     def program_of(self, stored: Stored) -> Program:
         """The program that made a decision, as it was then."""

@@ -16,6 +16,8 @@ import structlog
 
 from engine.activation import Activations, now_us
 from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError, Unavailable
+from engine.explanation import Explanation
+from engine.hindsight import Hindsight
 from engine.journal.sqlite import SqliteJournal
 from engine.pipeline import Clock, Live, Pipeline, Recorder, latest_of
 from engine.policy.bundle import policy_files
@@ -68,6 +70,7 @@ class Runtime:
         clock: Clock, recorder: Recorder,
     ) -> None:  # fmt: skip
         self._activations, self._rules = activations, rules
+        self._past, self._explaining = Hindsight(activations, journal), asyncio.Lock()
         self.profiles, self.journal = profiles, journal
         self._clock, self._recorder = clock, recorder
         self._log = structlog.get_logger()
@@ -197,6 +200,11 @@ class Runtime:
         if stored is None:
             raise NotFound(f"no decision with id {event_id!r}")
         return decision_of(stored)
+
+    async def explain(self, event_id: str) -> Explanation:
+        """A stored decision with what led to it, by the program of then, which is loaded in a thread."""
+        async with self._explaining:
+            return await asyncio.to_thread(self._past.explain, event_id)
 
     async def reload(self) -> bool:
         """Take the folder as it is now: it goes live, for the other workers too; False, with the reasons logged, when

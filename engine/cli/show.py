@@ -13,7 +13,7 @@ from rich.text import Text
 from engine.explanation import Condition, EntityView, Explanation, FeatureView, RuleView, moment
 from engine.flips import Flip
 from engine.policy.rules import Outcome
-from engine.values import Decision, Measure, Result
+from engine.values import Decision, Measure, Reason, Result
 
 COLOURS = {
     "ALLOW": "green", "CHALLENGE": "yellow", "REVIEW": "dark_orange", "DECLINE": "red",
@@ -26,7 +26,7 @@ def show(explanation: Explanation, console: Console, *, misses: bool = False) ->
     """Print a whole explanation."""
     decision = explanation.decision
     _headline(explanation, console)
-    _why(decision, console)
+    _why(decision, explanation.score_reasons, console)
     groups = {
         "Rules that hit": [view for view in explanation.rules if view.result is Result.HIT],
         "Missed by one condition": [view for view in explanation.rules if view.near],
@@ -55,7 +55,7 @@ def _headline(explanation: Explanation, console: Console) -> None:
             console.print(f"  {label}: {', '.join(names)}", style="magenta" if label == "degraded" else None)
 
 
-def _why(decision: Decision, console: Console) -> None:
+def _why(decision: Decision, score_reasons: Iterable[Reason], console: Console) -> None:
     console.print("\nWhy", style="bold")
     table = _grid(4)
     for reason in decision.reasons:
@@ -64,6 +64,8 @@ def _why(decision: Decision, console: Console) -> None:
         console.print(table)
     else:
         console.print("  nothing speaks against it")
+    for reason in score_reasons:
+        console.print(f"  {reason.code}  {reason.analyst}  {reason.source}", style="dim")
     for one in decision.lowered:
         until = f" until {moment(one.until_us)}" if one.until_us else ""
         gone = ", ".join(one.cancelled)

@@ -18,6 +18,7 @@ import grpc.aio
 import structlog
 
 from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Leaving, Overloaded, Unavailable, Violation
+from engine.explanation import Explanation
 from engine.service import convert
 from engine.service.metrics import Metrics
 from engine.service.tracing import Handler, Tracing
@@ -31,6 +32,7 @@ _DECIDE, _RECORD, _RECORD_OUTCOME, _ASSESS_USER, _GET_DECISION = (
     cast(Any, convert.METHODS[name][0]) for name in ("Decide", "Record", "RecordOutcome", "AssessUser", "GetDecision")
 )
 """The request classes; only `convert` knows what they are."""
+_EXPLAIN = cast(Any, convert.METHODS["Explain"][0])
 RETRY_AFTER_MS = range(50, 201, 10)
 """Hints for what is shed: spread out, so that it does not come back together."""
 REPLY_S = 0.001
@@ -65,12 +67,15 @@ class Engine(Protocol):
     async def assess_user(self, user_id: str, *, dry_run: bool, deadline: float | None) -> Assessment:
         """Judge a person without an event."""
 
+    async def explain(self, event_id: str) -> Explanation:
+        """A stored decision with what led to it, or `NotFound`."""
+
     async def get_decision(self, event_id: str) -> Decision:
         """The stored decision about an event, or `NotFound`."""
 
 
 class Methods:
-    """The five methods as functions from body to body."""
+    """The six methods as functions from body to body."""
 
     def __init__(self, engine: Engine, metrics: Metrics, clock_us: Callable[[], int]) -> None:
         self._engine, self._metrics, self._clock_us = engine, metrics, clock_us
@@ -123,6 +128,11 @@ class Methods:
         """See `GetDecision` in the protos."""
         event_id = convert.required_id(convert.parse(_GET_DECISION, body).id, "id")
         return convert.decision_bytes(await self._engine.get_decision(event_id))
+
+    async def explain(self, body: bytes, deadline: float) -> bytes:
+        """See `Explain` in the protos."""
+        event_id = convert.required_id(convert.parse(_EXPLAIN, body).id, "id")
+        return convert.explanation_bytes(await self._engine.explain(event_id))
 
 
 class Boundary:
@@ -227,7 +237,7 @@ class Service(grpc.GenericRpcHandler):
         methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
         functions: dict[str, Method] = {
             "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
-            "AssessUser": methods.assess_user, "GetDecision": methods.get_decision,
+            "AssessUser": methods.assess_user, "GetDecision": methods.get_decision, "Explain": methods.explain,
         }  # fmt: skip
         self._metrics = metrics
         self._boundary = boundary = Boundary(settings, metrics, tracing)

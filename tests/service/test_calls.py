@@ -284,5 +284,13 @@ async def test_the_engine_that_ships_answers_every_method(real_service: Service)
     assert (assessment.user_id, assessment.program) == (PAYMENT["user.id"], decision.program)
     assert assessment.assessed_at.seconds > 0
     assert await real_service.call("GetDecision", convert.METHODS["GetDecision"][0](id="e1")) == decision
+    explained = await real_service.call("Explain", convert.METHODS["Explain"][0](id="e1"))
+    assert explained.decision == decision
+    points = {hit.rule for hit in decision.hits if "+" in hit.rule}
+    assert {hit.rule for hit in decision.hits} - points <= {rule.rule for rule in explained.rules}
+    assert {rule.rule: rule.result for rule in explained.rules}["card-velocity"] == 1
+    velocity = next(rule for rule in explained.rules if rule.rule == "card-velocity")
+    assert (velocity.first_failing, velocity.conditions[0].inputs["card.payments_1h"].whole) == (0, 0)
+    assert "card.payments_1h" in {feature.name for feature in explained.features}
     stages = real_service.metrics.report()["stages"]
     assert {"read", "admission", "features", "score", "rules", "journal", "write", "Decide"} <= set(stages)

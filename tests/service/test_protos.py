@@ -104,7 +104,7 @@ def test_additions_break_nobody():
     _enum(changed, "Tier").value.add(name="TIER_EXTREME", number=4)
     changed.file.add(name="arbiter/v1/new.proto", package="arbiter.v1").message_type.add(name="New")
     service = next(file.service[0] for file in changed.file if file.service)
-    service.method.add(name="Explain", input_type=".arbiter.v1.Money", output_type=".arbiter.v1.Money")
+    service.method.add(name="Foresee", input_type=".arbiter.v1.Money", output_type=".arbiter.v1.Money")
     assert compatibility.breaking_changes(_stored(), changed) == []
 
 
@@ -204,4 +204,4 @@ def test_methods_are_listed_with_their_classes():
     """A server can be wired by name without knowing the protobuf classes."""
     assert convert.SERVICE == "arbiter.v1.DecisionService"
     assert convert.METHODS["Decide"] == (decision_pb2.DecideRequest, decision_pb2.Decision)
-    assert set(convert.METHODS) == {"Decide", "Record", "RecordOutcome", "AssessUser", "GetDecision"}
+    assert set(convert.METHODS) == {"Decide", "Record", "RecordOutcome", "AssessUser", "GetDecision", "Explain"}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import BodyConflict, DeadlinePassed, JournalUnavailable, NotFound, PolicyError
+from engine.explanation import Explanation
 from engine.service.metrics import Recorder
 from engine.service.outbox_sinks import Sink
 from engine.service.worker import main
@@ -103,6 +104,11 @@ class TinyEngine:
     async def assess_user(self, user_id: str, *, dry_run: bool, deadline: float | None) -> Assessment:
         """Nothing is known of anybody."""
         raise NotFound("nothing is known of this user")
+
+    async def explain(self, event_id: str) -> Explanation:
+        """Nothing more is known than the decision."""
+        decision = await self.get_decision(event_id)
+        return Explanation(decision, "payment", decision.decided_us, (), {}, (), {}, "EUR", ())
 
     async def get_decision(self, event_id: str) -> Decision:
         """A decision that was kept."""

@@ -4,6 +4,7 @@ bytes → request                        `parse`
 request → document → Event             `event_document`, `read_request`, `read_outcome_request`, `required_id`
 document → request                     `decide_request`, `record_request`, `outcome_request`
 Decision → bytes … → Decision          `decision_bytes`, `decision_value`, …
+Explanation → bytes                    `explanation_bytes`
 error → google.rpc.Status              `status_details`
 """
 
@@ -20,6 +21,7 @@ from engine.service.convert.decisions import (
     outcome_reply,
     record_reply,
 )
+from engine.service.convert.explanations import explanation_bytes
 from engine.service.convert.incoming import (
     event_document,
     parse,
@@ -41,6 +43,6 @@ METHODS: dict[str, tuple[type[Message], type[Message]]] = {
 
 __all__ = [
     "METHODS", "SERVICE", "assessment_message", "decide_request", "decision_bytes", "decision_value",
-    "event_document", "outcome_reply", "outcome_request", "parse", "read_outcome_request",
+    "event_document", "explanation_bytes", "outcome_reply", "outcome_request", "parse", "read_outcome_request",
     "read_request", "record_reply", "record_request", "required_id", "status_details", "violations_of",
 ]  # fmt: skip

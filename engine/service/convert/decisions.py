@@ -14,9 +14,9 @@ from engine.values import Action, Decision, Lowered, Measure, Reason, Result, Ru
 
 _MEASURES = choice_of(policy_pb2.MeasureKind.DESCRIPTOR)
 _LOWERED = choice_of(decision_pb2.LoweredBy.DESCRIPTOR)
-_RESULTS = {Result[word.upper()]: number for number, word in choice_of(policy_pb2.Result.DESCRIPTOR).words.items()}
+RESULTS = {Result[word.upper()]: number for number, word in choice_of(policy_pb2.Result.DESCRIPTOR).words.items()}
 _PARAMETER_FIELDS = {bool: "flag", int: "whole", float: "number", str: "text"}  # a bool is an int too: it comes first
-_RESULT_OF = {number: result for result, number in _RESULTS.items()}
+_RESULT_OF = {number: result for result, number in RESULTS.items()}
 
 
 def decision_bytes(decision: Decision) -> bytes:
@@ -90,7 +90,7 @@ def assessment_message(
     """How a person stands → reply to AssessUser."""
     message = decision_pb2.Assessment(
         user_id=user_id,
-        reasons=[_reason(r) for r in reasons],
+        reasons=[reason_message(r) for r in reasons],
         measures=[_measure(m) for m in measures],
         hits=[_hit(h.rule, h.result, h.failing, h.enforced) for h in hits],
         degraded=degraded,
@@ -115,7 +115,7 @@ def outcome_reply(outcome_id: str, known_us: int, flags: Sequence[str] = ()) -> 
 
 @lru_cache(maxsize=4_096)
 def _reason_piece(*texts: str) -> bytes:
-    return decision_pb2.Decision(reasons=[_reason(Reason(*texts))]).SerializeToString()
+    return decision_pb2.Decision(reasons=[reason_message(Reason(*texts))]).SerializeToString()
 
 
 @lru_cache(maxsize=16_384)
@@ -128,7 +128,8 @@ def _program_piece(digest: str) -> bytes:
     return decision_pb2.Decision(program=policy_pb2.ProgramRef(digest=digest)).SerializeToString()
 
 
-def _reason(reason: Reason) -> policy_pb2.Reason:
+def reason_message(reason: Reason) -> policy_pb2.Reason:
+    """Reason → message."""
     return policy_pb2.Reason(
         code=reason.code, customer=reason.customer, analyst=reason.analyst, source=reason.source,
         category=reason.category,
@@ -136,7 +137,7 @@ def _reason(reason: Reason) -> policy_pb2.Reason:
 
 
 def _hit(rule: str, result: Result, failing: int, enforced: bool) -> policy_pb2.RuleResult:
-    number = cast(policy_pb2.Result.ValueType, _RESULTS[result])
+    number = cast(policy_pb2.Result.ValueType, RESULTS[result])
     message = policy_pb2.RuleResult(rule=rule, result=number, enforced=enforced)
     if failing >= 0:
         message.first_failing = failing
@@ -191,7 +192,7 @@ def _measure(measure: Measure) -> policy_pb2.Measure:
     message = policy_pb2.Measure(source=measure.source, lift=measure.lift)
     message.kind = cast(policy_pb2.MeasureKind.ValueType, _MEASURES.numbers[measure.kind.lower()])
     for name, value in measure.parameters.items():
-        _set_parameter(message.parameters[name], name, value)
+        set_parameter(message.parameters[name], name, value)
     _set_time(message.since, measure.from_us)
     if measure.until_us:
         _set_time(message.until, measure.until_us)
@@ -210,7 +211,8 @@ def _measure_value(message: policy_pb2.Measure) -> Measure:
     )
 
 
-def _set_parameter(message: policy_pb2.Parameter, name: str, value: Any) -> None:
+def set_parameter(message: policy_pb2.Parameter, name: str, value: Any) -> None:
+    """Write one value into a parameter."""
     if isinstance(value, (list, tuple)):
         message.texts.SetInParent()
         message.texts.values.extend(value)

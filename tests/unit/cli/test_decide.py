@@ -45,9 +45,9 @@ def test_a_program_reads_json(call, folder):
     )
     found = orjson.loads(done.stdout)
     assert list(found) == [
-        "id", "kind", "time", "tier", "action", "score", "reasons", "measures", "user_risk", "signals", "degraded",
-        "flags", "rules", "features", "truncated", "entities", "flips", "lowered", "stages_us", "program", "decided_at",
-        "dry_run",
+        "id", "kind", "time", "tier", "action", "score", "reasons", "score_reasons", "measures", "user_risk", "signals",
+        "degraded", "flags", "rules", "features", "truncated", "entities", "flips", "lowered", "stages_us", "program",
+        "decided_at", "dry_run",
     ]  # fmt: skip
     near = next(rule for rule in found["rules"] if rule["id"] == "young-and-large")
     assert near["missed_by_one"]

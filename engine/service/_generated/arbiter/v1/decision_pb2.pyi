@@ -534,6 +534,271 @@ class Assessment(_message.Message):
 Global___Assessment: _TypeAlias = Assessment  # noqa: Y015
 
 @_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Required. Id of the event that was decided."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """A stored decision and what led to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    RULES_FIELD_NUMBER: _builtins.int
+    FEATURES_FIELD_NUMBER: _builtins.int
+    FLIPS_FIELD_NUMBER: _builtins.int
+    SCORE_REASONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decision(self) -> Global___Decision:
+        """As it was answered."""
+
+    @_builtins.property
+    def rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedRule]:
+        """Every rule that ran, those that missed too, in the policy's order."""
+
+    @_builtins.property
+    def features(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedFeature]:
+        """Every feature of the policy of then."""
+
+    @_builtins.property
+    def flips(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flip]:
+        """What would have led to another action, the nearest first; at most five."""
+
+    @_builtins.property
+    def score_reasons(self) -> _containers.RepeatedCompositeFieldContainer[_policy_pb2.Reason]:
+        """What raised the score most, in the policy's words. Empty: it has not been explained (yet), or there is no score."""
+
+    def __init__(
+        self,
+        *,
+        decision: Global___Decision | None = ...,
+        rules: _abc.Iterable[Global___ExplainedRule] | None = ...,
+        features: _abc.Iterable[Global___ExplainedFeature] | None = ...,
+        flips: _abc.Iterable[Global___Flip] | None = ...,
+        score_reasons: _abc.Iterable[_policy_pb2.Reason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "features", b"features", "flips", b"flips", "rules", b"rules", "score_reasons", b"score_reasons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class ExplainedRule(_message.Message):
+    """One rule and what became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    RULESET_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    ENFORCED_FIELD_NUMBER: _builtins.int
+    MISSED_BY_ONE_FIELD_NUMBER: _builtins.int
+    FIRST_FAILING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CONDITIONS_FIELD_NUMBER: _builtins.int
+    rule: _builtins.str
+    """Id of the rule in its policy."""
+    ruleset: _builtins.str
+    """Rule set that it belongs to."""
+    place: _builtins.str
+    """Where it stood: file and line."""
+    result: _policy_pb2.Result.ValueType
+    """What it gave, as the record kept it."""
+    enforced: _builtins.bool
+    """False: it was only observed."""
+    missed_by_one: _builtins.bool
+    """It missed by one condition of several."""
+    first_failing: _builtins.int
+    """Position, from 0, of the first condition that was not true. Absent for a hit."""
+    @_builtins.property
+    def reason(self) -> _policy_pb2.Reason:
+        """What it would give as a reason."""
+
+    @_builtins.property
+    def conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainedCondition]:
+        """The conditions that it joins with &&."""
+
+    def __init__(
+        self,
+        *,
+        rule: _builtins.str = ...,
+        ruleset: _builtins.str = ...,
+        place: _builtins.str = ...,
+        result: _policy_pb2.Result.ValueType = ...,
+        enforced: _builtins.bool = ...,
+        missed_by_one: _builtins.bool = ...,
+        first_failing: _builtins.int | None = ...,
+        reason: _policy_pb2.Reason | None = ...,
+        conditions: _abc.Iterable[Global___ExplainedCondition] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_first_failing", b"_first_failing", "first_failing", b"first_failing", "reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_first_failing", b"_first_failing", "conditions", b"conditions", "enforced", b"enforced", "first_failing", b"first_failing", "missed_by_one", b"missed_by_one", "place", b"place", "reason", b"reason", "result", b"result", "rule", b"rule", "ruleset", b"ruleset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__first_failing: _TypeAlias = _typing.Literal["first_failing"]  # noqa: Y015
+    _WhichOneofArgType__first_failing: _TypeAlias = _typing.Literal["_first_failing", b"_first_failing"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__first_failing) -> _WhichOneofReturnType__first_failing | None: ...
+
+Global___ExplainedRule: _TypeAlias = ExplainedRule  # noqa: Y015
+
+@_typing.final
+class ExplainedCondition(_message.Message):
+    """One condition of a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> _policy_pb2.Parameter: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _policy_pb2.Parameter | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """As it is written."""
+    result: _policy_pb2.Result.ValueType
+    """RESULT_HIT: it was true; RESULT_MISS: it was false."""
+    note: _builtins.str
+    """Why it could not be computed. Empty: it could."""
+    @_builtins.property
+    def inputs(self) -> _containers.MessageMap[_builtins.str, _policy_pb2.Parameter]:
+        """The values that it read, by name."""
+
+    @_builtins.property
+    def missing(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names that it read and that were absent."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        result: _policy_pb2.Result.ValueType = ...,
+        inputs: _abc.Mapping[_builtins.str, _policy_pb2.Parameter] | None = ...,
+        missing: _abc.Iterable[_builtins.str] | None = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "missing", b"missing", "note", b"note", "result", b"result", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedCondition: _TypeAlias = ExplainedCondition  # noqa: Y015
+
+@_typing.final
+class ExplainedFeature(_message.Message):
+    """One feature as the decision saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    MEANING_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name in the policy, such as card.payments_1h."""
+    unit: _builtins.str
+    """Unit, such as events or money."""
+    meaning: _builtins.str
+    """What it means, in the policy's words."""
+    truncated: _builtins.bool
+    """True: a lower bound, since older events are no longer kept."""
+    @_builtins.property
+    def value(self) -> _policy_pb2.Parameter:
+        """Absent: it could not be known."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _policy_pb2.Parameter | None = ...,
+        unit: _builtins.str = ...,
+        meaning: _builtins.str = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["meaning", b"meaning", "name", b"name", "truncated", b"truncated", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainedFeature: _TypeAlias = ExplainedFeature  # noqa: Y015
+
+@_typing.final
+class Flip(_message.Message):
+    """One change of one value that would have led to another action."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    CONDITION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    action: _policy_pb2.Action.ValueType
+    tier: _policy_pb2.Tier.ValueType
+    condition: _builtins.str
+    """Such as card.payments_1h <= 2."""
+    @_builtins.property
+    def value(self) -> _policy_pb2.Parameter:
+        """What the value was."""
+
+    def __init__(
+        self,
+        *,
+        action: _policy_pb2.Action.ValueType = ...,
+        tier: _policy_pb2.Tier.ValueType = ...,
+        condition: _builtins.str = ...,
+        value: _policy_pb2.Parameter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "condition", b"condition", "tier", b"tier", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Flip: _TypeAlias = Flip  # noqa: Y015
+
+@_typing.final
 class GetDecisionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -70,6 +70,11 @@ class DecisionServiceStub:
                 request_serializer=arbiter_dot_v1_dot_decision__pb2.GetDecisionRequest.SerializeToString,
                 response_deserializer=arbiter_dot_v1_dot_decision__pb2.Decision.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/arbiter.v1.DecisionService/Explain',
+                request_serializer=arbiter_dot_v1_dot_decision__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=arbiter_dot_v1_dot_decision__pb2.Explanation.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer:
@@ -121,6 +126,14 @@ class DecisionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Returns a stored decision with everything that led to it, by the policy that was live then. For people who look
+        into one decision: it may take a second, and a policy that is no longer live is loaded for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +161,11 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.GetDecision,
                     request_deserializer=arbiter_dot_v1_dot_decision__pb2.GetDecisionRequest.FromString,
                     response_serializer=arbiter_dot_v1_dot_decision__pb2.Decision.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=arbiter_dot_v1_dot_decision__pb2.ExplainRequest.FromString,
+                    response_serializer=arbiter_dot_v1_dot_decision__pb2.Explanation.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -296,6 +314,33 @@ class DecisionService:
             '/arbiter.v1.DecisionService/GetDecision',
             arbiter_dot_v1_dot_decision__pb2.GetDecisionRequest.SerializeToString,
             arbiter_dot_v1_dot_decision__pb2.Decision.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/arbiter.v1.DecisionService/Explain',
+            arbiter_dot_v1_dot_decision__pb2.ExplainRequest.SerializeToString,
+            arbiter_dot_v1_dot_decision__pb2.Explanation.FromString,
             options,
             channel_credentials,
             insecure,

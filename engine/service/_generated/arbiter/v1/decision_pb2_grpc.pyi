@@ -54,6 +54,10 @@ class DecisionServiceStub:
     """Judges a person without an event. Counts nothing."""
     GetDecision: _grpc.UnaryUnaryMultiCallable[_decision_pb2.GetDecisionRequest, _decision_pb2.Decision]
     """Returns a stored decision as it was answered."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_decision_pb2.ExplainRequest, _decision_pb2.Explanation]
+    """Returns a stored decision with everything that led to it, by the policy that was live then. For people who look
+    into one decision: it may take a second, and a policy that is no longer live is loaded for it.
+    """
 
 @_typing.type_check_only
 class DecisionServiceAsyncStub(DecisionServiceStub):
@@ -81,6 +85,10 @@ class DecisionServiceAsyncStub(DecisionServiceStub):
     """Judges a person without an event. Counts nothing."""
     GetDecision: _aio.UnaryUnaryMultiCallable[_decision_pb2.GetDecisionRequest, _decision_pb2.Decision]  # type: ignore[assignment]
     """Returns a stored decision as it was answered."""
+    Explain: _aio.UnaryUnaryMultiCallable[_decision_pb2.ExplainRequest, _decision_pb2.Explanation]  # type: ignore[assignment]
+    """Returns a stored decision with everything that led to it, by the policy that was live then. For people who look
+    into one decision: it may take a second, and a policy that is no longer live is loaded for it.
+    """
 
 class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Decides about events and persons, and learns what happened.
@@ -135,5 +143,15 @@ class DecisionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_decision_pb2.Decision, _abc.Awaitable[_decision_pb2.Decision]]:
         """Returns a stored decision as it was answered."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _decision_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_decision_pb2.Explanation, _abc.Awaitable[_decision_pb2.Explanation]]:
+        """Returns a stored decision with everything that led to it, by the policy that was live then. For people who look
+        into one decision: it may take a second, and a policy that is no longer live is loaded for it.
+        """
 
 def add_DecisionServiceServicer_to_server(servicer: DecisionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
