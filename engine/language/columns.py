@@ -183,8 +183,13 @@ def _blocks(inputs: Inputs) -> Iterator[Block]:
 
 
 def _spread(column: Column, size: int, dtype: Any) -> Column:
-    """A column whose values are an array, also if it was a constant."""
-    return column._replace(values=np.broadcast_to(np.asarray(column.values, dtype), (size,)))
+    """A column of arrays, also if it was a constant."""
+
+    def whole(mask: Any) -> Any:
+        return None if mask is None else np.broadcast_to(mask, (size,))
+
+    values = np.broadcast_to(np.asarray(column.values, dtype), (size,))
+    return Column(values, whole(column.unknown), whole(column.error), column.texts)
 
 
 def _decide(rule: _Rule, block: Block, codes: npt.NDArray[np.int8]) -> npt.NDArray[Any] | None:
@@ -325,7 +330,7 @@ class _Compiler:
                 operand = column(node.operand)
                 return lambda block: denied(operand(block))
             case ast.Unary("-"):
-                zero: Make = lambda _: Column(-0.0 if node.type == DOUBLE else 0)  # noqa: E731
+                zero: Make = lambda _: Column(np.float64(-0.0) if node.type == DOUBLE else np.int64(0))  # noqa: E731
                 return _arithmetic("-", node.type, node.type, zero, column(node.operand))
             case ast.Binary("in", left, ast.ListNode(items)) if left.type in _NUMERIC:
                 return _one_of(column(left), [_literal(item, left.type) for item in items])
@@ -365,14 +370,14 @@ def _same(kind: Type, *nodes: Node) -> None:
 
 def _constant(value: Any, kind: Type) -> Make:
     if type(value) is Failure:
-        return lambda block: Column(np.bool_(False) if kind == BOOL else 0, None, np.ones(block.size, np.bool_))
+        return lambda block: Column(DTYPES.get(kind, np.int64)(0), None, np.ones(block.size, np.bool_))
     if isinstance(value, Timestamp | Duration):
         if value.ns % 1000:
             raise RowsOnly
         value = value.ns // 1000
     if kind not in DTYPES or kind == STRING:
         raise RowsOnly
-    made = Column(int(value) if kind == UINT else np.bool_(value) if kind == BOOL else value)
+    made = Column(DTYPES[kind](value))
     return lambda block: made
 
 

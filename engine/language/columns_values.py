@@ -2,7 +2,7 @@
 
 A column is values, a mask of the rows that are UNKNOWN and one of those that are ERROR; a mask that would be empty is
 None, and no row is in both. A bool is false where it is masked; other values are then anything. Times are int64 µs.
-Texts are codes into the distinct texts. A constant is a column of one plain value, which NumPy spreads.
+Texts are codes into the distinct texts. A constant is a column of one scalar, which NumPy spreads.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Column(NamedTuple):
     """Values of one type for some rows."""
 
     values: Any
-    """An array, or one plain value for all rows; codes if there are `texts`."""
+    """An array, or one NumPy scalar for all rows; codes if there are `texts`."""
     unknown: Mask | None = None
     error: Mask | None = None
     texts: tuple[str, ...] | None = None

@@ -73,6 +73,16 @@ def test_whole_numbers_overflow_and_divide_as_the_language_says() -> None:
     assert found("a % 4 == -3", table)[0] == ["MISS", "MISS", "HIT", "MISS"]
 
 
+def test_constants_stand_for_all_rows() -> None:
+    """What needs no row, or never comes to one, is a column all the same."""
+    table = pa.table({"a": [1, None]})
+    assert found("coalesce(0, a) in [0, 1]", table)[0] == ["HIT", "HIT"]
+    assert found("coalesce(9223372036854775807, a) + 1 > 0", table)[0] == ["ERROR", "ERROR"]
+    assert found("1 / 0 > 0 && a > 0", table)[0] == ["ERROR", "UNKNOWN"]
+    failed = compile_value_columns(check_text("coalesce(9223372036854775807, a) + 1", SCHEMA, want="int"))(table)
+    assert failed.error.tolist() == [True, True]
+
+
 def test_values() -> None:
     """Columns of values: numbers, texts as codes, times as µs, and lists by the row function."""
     table = pa.table({"a": [1, 0, None], "s": ["A", "b", "A"], "t": pa.array([1, 2, 3], pa.timestamp("s", "UTC"))})
