@@ -29,6 +29,8 @@ OWN_FIELDS = ("txn.amount_base", "basket.quantity", "event.local_hour", "event.w
 GROUPS = ("card.token", "user.id", "device.id")
 """Whose payment it is: the first of these that the event names."""
 NEVER_US = 2**62
+CLOCKS_DIFFER_US = 5 * 60_000_000
+"""What two clocks may differ by: a label that was known so little before its event counts from the event on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ def with_labels(
     learnt = [span for span in (config.window, config.calibrate) if span is not None]
     labels: list[bool | None] = []
     known: list[int | None] = []
+    early: list[str] = []
     times = times_us(table)
     for event_id, time_us in zip(table.column("event_id").to_pylist(), times.tolist(), strict=True):
         outcomes = history.outcomes.get(event_id, ())
@@ -104,8 +107,15 @@ def with_labels(
                 found = label_at(time_us, outcomes, config.cut_off, fraud, mature_after_us)
             if found is None and (at_cut_off or time_us + mature_after_us <= history.horizon_us):
                 found = label_at(time_us, outcomes, NEVER_US, fraud, mature_after_us)
+        if found and found.known_us < time_us - CLOCKS_DIFFER_US:
+            early.append(event_id)
         labels.append(found.fraud if found else None)
         known.append(max(found.known_us, time_us) if found else None)
+    if early:
+        raise ModelError(
+            f"{len(early):,} events have a label that was known before they happened, such as {', '.join(early[:5])}; "
+            "correct the times of these events or the known_at of their outcomes, and import them again"
+        )
     return (
         table.append_column(columns.label, pa.array(labels, pa.bool_()))
         .append_column(columns.label_known, pa.array(known, pa.int64()))

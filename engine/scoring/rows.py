@@ -66,8 +66,12 @@ def read_rows(table: pa.Table, features: Sequence[str], columns: Columns) -> Row
     if np.any(time_us == NEVER_US):
         raise ModelError(f"column {columns.time} has rows without a time")
     known_us = _times(table, columns.label_known)
-    if np.any(known_us < time_us):
-        raise ModelError(f"column {columns.label_known} has labels known before their event")
+    early = np.flatnonzero(known_us < time_us)
+    if len(early):
+        raise ModelError(
+            f"column {columns.label_known}: {len(early):,} labels were known before their event, the first in row "
+            f"{early[0] + 1}; one of the two times is wrong"
+        )
     return Rows(matrix, label == 1, ~np.isnan(label), time_us, known_us, _groups(table, columns.group))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
+import orjson
 import pytest
 
 from engine.cli.train import next_version
@@ -98,3 +100,19 @@ def test_what_stands_against_it(call, folder, history, words, code, told):
     done = call("train", *(history if word == "HISTORY" else word for word in words), "--folder", folder)
     assert done.exit_code == code, done.output
     assert told in " ".join(done.stderr.split())
+
+
+def test_labels_before_their_event_are_told(call, folder, history, tmp_path):
+    """A warning that was known before its payment happened is an error of some clock: named, and nothing is made."""
+    Path("small.yaml").write_text(CONFIG)
+    wrong = tmp_path / "wrong"
+    shutil.copytree(history, wrong)
+    outcomes = [orjson.loads(line) for line in (wrong / "outcomes.jsonl").read_bytes().splitlines()]
+    learnt = [o for o in outcomes if o["kind"] == "fraud_warning" and o["time"] < "2026-06-18"]
+    learnt[0] |= {"time": "2026-05-01T00:00:00Z", "known_at": "2026-05-01T00:00:00Z"}
+    (wrong / "outcomes.jsonl").write_bytes(b"\n".join(map(orjson.dumps, outcomes)))
+    done = call("train", "small.yaml", "--from", wrong, "--folder", folder, "--mature-after", "10d")
+    assert done.exit_code == 3, done.output
+    told = " ".join(done.stderr.split())
+    assert f"1 events have a label that was known before they happened, such as {learnt[0]['event_id']};" in told
+    assert not (folder / "models").exists()

@@ -6,7 +6,7 @@ import pytest
 
 from engine.errors import ModelError
 from engine.scoring.codec import DAY_US
-from engine.scoring.measure import at_threshold, card_precision, evaluate, propose, reliability
+from engine.scoring.measure import at_threshold, calibration_verdict, card_precision, evaluate, propose, reliability
 
 
 def test_card_precision_by_hand():
@@ -84,3 +84,33 @@ def test_one_class_can_not_be_measured():
     """Without fraud there is no ranking to judge."""
     with pytest.raises(ModelError, match="10 rows with 0 frauds"):
         evaluate(np.zeros(10), np.zeros(10, np.bool_), np.zeros(10, np.int64), np.zeros(10, np.int64))
+
+
+def _measured(scores: np.ndarray, shift: float = 1.0) -> dict[str, float]:
+    random = np.random.default_rng(8)
+    fraud = random.random(len(scores)) < np.clip(scores * shift, 0, 1)
+    return evaluate(scores, fraud, np.zeros(len(scores), np.int64), np.arange(len(scores)))
+
+
+def test_probabilities_pass_the_poisson_check_and_others_do_not():
+    """The total and eight of ten groups must fit; scores that promise half or twice the fraud fail, and are told."""
+    scores = np.random.default_rng(4).beta(1, 30, 50_000)
+    holds, told = calibration_verdict(_measured(scores))
+    assert holds
+    assert told.startswith("calibration holds: ")
+    for shift in (0.5, 2.0):
+        holds, told = calibration_verdict(_measured(scores, shift))
+        assert not holds
+        assert "does not hold" in told
+        assert "`calibrate:`" in told
+
+
+def test_a_right_total_of_wrong_groups_fails():
+    """One probability for everybody fits in the total and in no group that it mixes."""
+    random = np.random.default_rng(5)
+    truth = random.beta(1, 30, 50_000)
+    scores = np.full(50_000, truth.mean()) + np.linspace(0, 1e-9, 50_000) * np.argsort(np.argsort(truth))
+    metrics = evaluate(scores, random.random(50_000) < truth, np.zeros(50_000, np.int64), np.arange(50_000))
+    assert metrics["expected_low"] <= metrics["fraud"] <= metrics["expected_high"]
+    assert metrics["groups_that_fit"] < 8
+    assert not calibration_verdict(metrics)[0]
