@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from engine.errors import ModelError
 from engine.features.enrich import Rates
@@ -30,6 +32,27 @@ STANDING_TYPES: Mapping[str, str] = {
 """What rules may read beside event fields, features and signals."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _uncollected(load: Callable[P, R]) -> Callable[P, R]:
+    """Loading makes millions of objects that stay: to search them for garbage meanwhile costs a fifth of the time."""
+
+    @wraps(load)
+    def paused(*args: P.args, **kwargs: P.kwargs) -> R:
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            return load(*args, **kwargs)
+        finally:
+            if was_on:
+                gc.enable()
+
+    return paused
+
+
+@_uncollected
 def load_program(
     rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True,
     diagnostics: Diagnostics | None = None,
