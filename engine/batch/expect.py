@@ -21,7 +21,7 @@ from engine.batch import numbers
 from engine.batch.declared import FileFormat
 from engine.batch.files import Row
 from engine.batch.profile import EXAMPLES, Column
-from engine.batch.quality import SEVERITIES, Finding, masked, moment
+from engine.batch.quality import SEVERITIES, Finding, moment
 from engine.batch.read import columns_of, open_source
 from engine.batch.tally import Repeats
 from engine.errors import MappingError
@@ -210,7 +210,7 @@ class Watch:
         self.count += len(bad)
         for row in bad[: EXAMPLES - len(self.shown)]:
             time_us = column.read(row[at]) if column.kind == "time" else None
-            shown = masked(row[at], column.private) if time_us is None else moment(time_us)
+            shown = numbers.masked(row[at], column.private) if time_us is None else moment(time_us)
             self.shown.append((row[0], "no value" if _none(row[at]) else shown))
 
 

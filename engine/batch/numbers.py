@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from engine.intake import holds_card_number
+
 MAX_TEXT = 40
 """Longest text of a number; longer ones are no amounts."""
 _EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
@@ -21,6 +23,7 @@ _PLAIN = re.compile(r"[+-]?(?:[0-9]+)?(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?")
 _EPOCH = datetime(1970, 1, 1)
 _US = timedelta(microseconds=1)
 _QUARTER_US = 900_000_000
+_MANY_DIGITS = re.compile(r"(?:\d\D?){6}")
 _INTEGRAL = re.compile(r"([+-]?[0-9]{1,30})(?:\.0*)?")
 
 
@@ -110,6 +113,18 @@ def text_of(value: Any) -> str:
     if kind is bool:
         return "true" if value else "false"
     raise ValueError("is a list or an object; name a value inside it")
+
+
+def masked(value: Any, private: bool = False) -> str:
+    """A value that can be shown to anyone."""
+    text: str = text_of(value)
+    if holds_card_number(text):
+        return "[card number]"
+    if "@" in text:
+        return "[address]"
+    if private or (type(value) is str and _MANY_DIGITS.search(text)):
+        return text[:2] + "…"
+    return repr(value if len(value) <= 40 else value[:39] + "…")[1:-1] if type(value) is str else text
 
 
 CONVERT: dict[str, Callable[[Any], Any]] = {

@@ -24,7 +24,7 @@ from engine.batch.declared import Mapping as Declared
 from engine.batch.files import Row, Source, Unreadable
 from engine.batch.tally import Repeats, Tally
 
-ROOM = 1_000_000
+ROOM = 500_000
 """Different values that are kept, over all columns."""
 MAX_FAR = 5_000
 """Rows with numbers far from the rest that are kept for a closer look, for each column."""

@@ -17,8 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from engine.batch import numbers
 from engine.batch.files import Row
+from engine.batch.numbers import masked
 from engine.batch.profile import DAY_US, EXAMPLES, MIN_DISTINCT, Column, Profile, weighted
 from engine.intake import SHORTEST_CARD, holds_card_number
 
@@ -31,7 +31,6 @@ OLD_US = 631_152_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LETTERS, _DIGITS = re.compile("[A-Za-z]+"), re.compile("[0-9]+")
 _BROKEN = re.compile("\ufffd|Ã[\u0080-\u00bf]|â€|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_MANY_DIGITS = re.compile(r"(?:\d\D?){6}")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 with (Path(__file__).parent / "checks.csv").open(newline="", encoding="utf-8") as _table:
     CHECKS = {line["check"]: line for line in csv.DictReader(_table)}
@@ -72,18 +71,6 @@ def finding(
     said, shown, share = CHECKS[check], tuple(examples[:EXAMPLES]), count / max(1, rows)
     severity, dimension, message = said["severity"], said["dimension"], said["says"] + detail
     return Finding(severity, dimension, check, column, count, share, message, said["mend"], shown, about)
-
-
-def masked(value: Any, private: bool = False) -> str:
-    """A value that can be shown to anyone."""
-    text = numbers.text_of(value)
-    if holds_card_number(text):
-        return "[card number]"
-    if "@" in text:
-        return "[address]"
-    if private or (type(value) is str and _MANY_DIGITS.search(text)):
-        return text[:2] + "…"
-    return repr(value if len(value) <= 40 else value[:39] + "…")[1:-1] if type(value) is str else text
 
 
 def moment(time_us: int) -> str:

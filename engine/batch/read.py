@@ -203,7 +203,15 @@ class _JsonLines(_Streamed):
             if isinstance(found, str):
                 yield Unreadable(row, line, found)
             else:
-                yield (row, line, *[_inside(found, name) for name in columns])
+                yield (row, line, *[self._value(found, name) for name in columns])
+
+    def _value(self, found: dict[str, Any], name: str) -> Any:
+        if name in found or "." not in name:
+            return found.get(name)
+        value: Any = found
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
 
     def names(self) -> tuple[str, ...]:
         """Every name, dotted inside objects, under which some line has a single value."""
@@ -231,19 +239,13 @@ def columns_of(source: Source) -> tuple[str, ...]:
     return source.names()
 
 
-class _Documents(_Streamed):
+class _Documents(_JsonLines):
     """One JSON object a line, whole, and its time for the order."""
 
     schema: Mapping[str, str] | None = {"time": "text", "document": "nested"}
 
-    def _records(self, stream: BinaryIO, columns: Sequence[str]) -> Generator[Row | Unreadable]:
-        pick = _picker([("time", "document").index(name) for name in columns])
-        for row, (line, data) in enumerate(_byte_lines(stream), 1):
-            found = _object(data)
-            if isinstance(found, str):
-                yield Unreadable(row, line, found)
-            else:
-                yield (row, line, *pick((found.get("time"), found)))
+    def _value(self, found: dict[str, Any], name: str) -> Any:
+        return found if name == "document" else found.get(name)
 
 
 def _byte_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -269,15 +271,6 @@ def _object(data: bytes | None) -> dict[str, Any] | str:
     except orjson.JSONDecodeError:
         return "is not JSON"
     return found if isinstance(found, dict) else "is not a JSON object"
-
-
-def _inside(found: dict[str, Any], name: str) -> Any:
-    if name in found or "." not in name:
-        return found.get(name)
-    value: Any = found
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return value
 
 
 class _Sequence(_Streamed):

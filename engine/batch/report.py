@@ -15,8 +15,9 @@ from engine.batch.arrivals import Arrivals
 from engine.batch.declared import Mapping
 from engine.batch.expect import Watch, load_expectations
 from engine.batch.files import Row, Source
+from engine.batch.numbers import masked
 from engine.batch.profile import DAY_US, EXAMPLES, Column, Profile, Told, look_through, weighted
-from engine.batch.quality import SEVERITIES, Finding, finding, judge, masked, moment
+from engine.batch.quality import SEVERITIES, Finding, finding, judge, moment
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import columns_of
 from engine.batch.tally import Repeats

@@ -13,7 +13,8 @@ import pytest
 
 from engine.batch.declared import FileFormat
 from engine.batch.mapping import parse_mapping
-from engine.batch.quality import Finding, masked
+from engine.batch.numbers import masked
+from engine.batch.quality import Finding
 from engine.batch.read import open_source
 from engine.batch.report import Report, as_json, as_page, examine
 from engine.batch.tally import Ranks, Repeats, Tally
