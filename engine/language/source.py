@@ -123,7 +123,7 @@ def parse_yaml(data: bytes | str, file: str, diagnostics: Diagnostics) -> Node |
         hint = "split it into several files; long lists belong in lists/ or in CSV tables"
         diagnostics.error("E102", f"{file} is larger than {MAX_BYTES:,} bytes", start, hint=hint)
         return None
-    text = _decode(data, file, diagnostics) if isinstance(data, bytes) else data
+    text = _decode(data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass"), file, diagnostics)
     if text is None:
         return None
     source = Source(file, text.removeprefix("\ufeff"))

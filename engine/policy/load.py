@@ -194,11 +194,11 @@ class PolicyReader:
         """The rows of a decision table."""
         columns, hit = read_columns(item, schema, self.diagnostics), item.choice("hit", HIT_POLICIES)
         gaps = item.choice("gaps", ("allowed", "forbidden"), "forbidden")
-        path = self.folder / "tables" / item.text("file")
-        if path.suffix != ".csv" or not path.is_file():
-            known = [file.name for file in (self.folder / "tables").glob("*.csv")]
-            hint = self.diagnostics.did_you_mean(path.name, known)
-            item.mistake("E517", f"there is no table tables/{path.name}", "file", hint)
+        name, known = item.text("file"), {file.name: file for file in (self.folder / "tables").glob("*.csv")}
+        path = known.get(name)
+        if path is None:
+            hint = self.diagnostics.did_you_mean(name, known)
+            item.mistake("E517", f"there is no table tables/{name}", "file", hint)
         elif columns and hit:
             names = [column.name for column in columns]
             sheet = read_sheet(path, f"tables/{path.name}", names, self.diagnostics, GIVEN)

@@ -12,7 +12,7 @@ import pytest
 
 from engine.bootstrap import open_engine
 from engine.errors import ArbiterError
-from engine.language import DiagnosticsError
+from engine.language import Diagnostics, DiagnosticsError, parse_yaml
 from engine.loader import load_program
 from engine.profiles.identity import Identity
 from engine.settings import read_settings
@@ -109,6 +109,14 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         changed("features.yaml", "features:\n", "features:\n  user.a: {derive: user.a, unit: ratio, meaning: a}\n"),
         "error[E405]: `user.a` is derived from itself",
     ),
+    "a table whose name is longer than names may be": (
+        changed("risk/refunds.yaml", "file: refund.csv", "file: " + "x" * 5000 + ".csv"),
+        "error[E517]: there is no table tables/xxx",
+    ),
+    "a table elsewhere": (
+        changed("risk/refunds.yaml", "file: refund.csv", "file: ../lists/cards.csv"),
+        "error[E517]: there is no table tables/../lists/cards.csv",
+    ),
     "a binary file as a list": (
         lambda folder: (folder / "lists" / "cards.csv").write_bytes(bytes(range(256)) * 100) and None,
         "lists/cards.csv:2:1: error[E103]: byte 0x80 is not valid UTF-8",
@@ -146,6 +154,13 @@ def test_a_broken_file_is_refused_soon_and_clearly(name, folder):
     assert time.process_time() - began < MOST_S
     assert message in str(refused.value)
     assert len(str(refused.value)) < 1_000_000
+
+
+def test_half_a_character_is_no_text():
+    """A text from memory may hold half of a pair of surrogates, which no file can; it is refused with its place."""
+    diagnostics = Diagnostics()
+    assert parse_yaml("a: \ud8e5", "f.yaml", diagnostics) is None
+    assert "f.yaml:1:4: error[E103]" in diagnostics.render()
 
 
 @pytest.mark.parametrize("name", ["over 5 MB", "1,000 nested brackets", "anchors that multiply"])
