@@ -70,7 +70,7 @@ class Adder:
     def add_up(self, row: Row) -> list[RuleHit]:
         """Put the sum into the row; returns the lines that counted, or couldn't be known."""
         found = self.program.evaluate(row)
-        counted = [self.hits[index, found.results[index]] for index in found.notable]
+        counted = [self.hits[index, found.codes[index] & 3] for index in found.notable]
         row[self.name] = sum(points for _, points in counted)
         return [hit for hit, _ in counted]
 
