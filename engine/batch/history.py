@@ -10,7 +10,7 @@ Outcomes go first: what decides whether one was seen is when it was known, and a
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
 from pathlib import Path
@@ -47,10 +47,19 @@ class Seen:
     now_us: int
     declined: bool
     """Our own answer was DECLINE."""
+    answer_later: bool = False
+    """When profiles knew that is a step of its own."""
 
 
-Step = Seen | Mapping[str, Any]
-"""An event, or an outcome as `read_outcome` gives it."""
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """From here on profiles knew our answer to an event: between the two, others saw it as pending."""
+
+    event_id: str
+
+
+Step = Seen | Answered | Mapping[str, Any]
+"""An event, what profiles learned of one, or an outcome as `read_outcome` gives it."""
 Progress = Callable[[str, int, float | None], None]
 """Called with what is being read, how many of it, and the share that is done where that can be known."""
 
@@ -71,6 +80,8 @@ class History:
     """Its oldest event."""
     _payments: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
     """Payment → (card, event id) of its attempts."""
+    _declined: set[str] = field(default_factory=set)
+    """Events that we declined, which profiles learn later."""
 
     def items(self) -> Iterator[Item]:
         """Everything, once."""
@@ -81,6 +92,9 @@ class History:
         """What one step gives."""
         if isinstance(step, Seen):
             yield from self._seen(step)
+        elif isinstance(step, Answered):
+            if step.event_id in self._declined:
+                yield self._settled(step.event_id, DECLINED_BY_US)
         else:
             known_us = step.get("known_us") or step["time_us"]
             self.outcomes.setdefault(step["event_id"], []).append((step["kind"], known_us))
@@ -95,7 +109,9 @@ class History:
         payment = event.fields.get("payment.id")
         if event.kind == "payment":
             self._payments.setdefault(payment or event.id, []).append((event.fields.get("card.token"), event.id))
-            if step.declined:
+            if step.declined and step.answer_later:
+                self._declined.add(event.id)
+            elif step.declined:
                 yield self._settled(event.id, DECLINED_BY_US)
         elif payment and (code := result_of(event)):
             for card, paid in self._payments.get(payment, ()):
@@ -180,18 +196,23 @@ def from_journal(journal: SqliteJournal, told: Progress) -> Iterator[Step]:
         outcome = orjson.loads(stored.record.public)["outcome"]
         yield {**outcome, "known_us": outcome.get("known_us") or stored.known_us}
     last = max(journal.last_seq(), 1)
-    for count, (_, seq, stored) in enumerate(merge(*_admissions(journal), key=lambda numbered: numbered[:2])):
+    settled = sorted((s.record.number, s.seq, s.record.id) for s in journal.read(0, ("settle",)))
+    known = {event_id for _, _, event_id in settled}
+    answered = ((number, seq, Answered(event_id)) for number, seq, event_id in settled)
+    ways: list[Iterable[tuple[int, int, Stored | Answered]]] = [*_admissions(journal), answered]
+    steps = merge(*ways, key=lambda numbered: numbered[:2])
+    for count, (_, seq, found) in enumerate(steps):
         if count % _EVERY == 0:
             told("events", count, seq / last)
-        yield _step(stored)
+        yield found if isinstance(found, Answered) else _step(found, known)
 
 
-def _step(stored: Stored) -> Seen:
+def _step(stored: Stored, answered: Collection[str]) -> Seen:
     record, declined, now_us = stored.record, False, stored.known_us
     if record.kind == "decision":
         decision = orjson.loads(record.public)["decision"]
         declined, now_us = decision["action"] == Action.DECLINE, decision["decided_us"]
-    return Seen(event_of(record), now_us, declined)
+    return Seen(event_of(record), now_us, declined, record.id in answered)
 
 
 def _admissions(journal: SqliteJournal) -> tuple[Iterator[tuple[int, int, Stored]], list[tuple[int, int, Stored]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from pathlib import Path
 from random import Random
@@ -167,3 +168,22 @@ async def test_the_table_is_what_decisions_saw(engine):
         known = {name: row[name] for name in program.feature_set.names if row[name] is not None}
         assert known == saw[row["event_id"]]["features"]
     assert any(saw[name]["decision"]["action"] == Action.DECLINE for name in history.refused)
+
+
+async def test_a_decline_is_known_when_profiles_learned_it(engine):
+    """Of payments in one moment some see an earlier one as pending that was declined; the table says so too."""
+    for at in range(0, 60, 12):
+        events = [
+            payment(number, at_s=number, txn__amount_minor=900_000 if number % 3 == 0 else 900)
+            for number in range(at, at + 12)
+        ]
+        await asyncio.gather(*map(engine.decide, events))
+    await engine.pipeline.drain()
+    program = engine.pipeline.live.program
+    rows = build(program.feature_set, program.features, History(program, from_journal(engine.journal, silent)).items())
+    saw = {stored.record.id: orjson.loads(stored.record.public) for stored in engine.journal.read(0, ("decision",))}
+    for row in rows.to_pylist():
+        known = {name: row[name] for name in program.feature_set.names if row[name] is not None}
+        assert known == saw[row["event_id"]]["features"]
+    spent = [saw[f"e{number}"]["features"]["user.spend_24h"] for number in range(12)]
+    assert max(spent) > 9_000, "nobody saw a declined payment as pending"
