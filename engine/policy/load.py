@@ -97,12 +97,11 @@ class PolicyReader:
                 "lateness",
                 "limit_reason",
                 "parameters",
-                "tests",
                 "control_group",
             },
         )
         labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
-        currency, tests = top.text("base_currency"), top.fields("tests", (), {"required", "coverage"})
+        currency = top.text("base_currency")
         if currency and currency not in CURRENCIES:
             top.mistake("E501", f"{currency} is not an ISO 4217 currency", "base_currency")
         defaults = top.fields("default_actions", {t.name for t in Tier if t})
@@ -133,8 +132,6 @@ class PolicyReader:
             ),
             models=models,
             challengers=challengers,
-            tests_required=tests.boolean("required"),
-            tests_cover=tests.boolean("coverage"),
             hold_us=top.duration_us("hold", 30 * DAY_US),
             lateness_us=top.duration_us("lateness", 30 * DAY_US),
             fraud_outcomes=labels.choices("fraud", OUTCOMES),

@@ -137,10 +137,6 @@ class Settings:
     fallbacks: tuple[Fallback, ...]
     models: Mapping[str, str]
     """Event kind → `name/version` under the models folder."""
-    tests_required: bool
-    """Whether a policy is activated only when its tests pass."""
-    tests_cover: bool
-    """Whether it is activated only when each enforced rule has a hit and a miss in them."""
     hold_us: int
     """How long a person's tier holds before it may fall."""
     lateness_us: int
