@@ -102,8 +102,9 @@ def diff_command(old: str, new: str | None, folder: Path, **flags: Any) -> None:
     settings = settings_of(folder, flags, policy=False)
     with _opened(settings) as activations:
         before, after = (_program(activations, name)[0] for name in (old, new or str(settings.rules)))
-        lines = list(differences(*(described(p.policy, _features(p)) for p in (before, after))))
-    click.echo("\n".join(lines) or "no difference")
+        lines = list(differences(*(described(p.policy, _others(p)) for p in (before, after))))
+    same = "no difference" if before.digest == after.digest else "no difference but in remarks or order"
+    click.echo("\n".join(lines) or same)
 
 
 @arbiter_command("activate", """
@@ -204,17 +205,19 @@ def _program(activations: Activations, name: str) -> tuple[Program, Bundle]:
         raise Ended(f"the policy {name} can't be used:\n{problem}", PROBLEMS) from problem
 
 
-def _features(program: Program) -> dict[str, Thing]:
-    """What each feature means, without remarks."""
+def _others(program: Program) -> dict[str, Thing]:
+    """What each feature means, without remarks; exchange rates; models."""
     keep, told = program.feature_set.keep, dict[str, Thing]()
+    told |= {f"rates of {name}": {"entries": dict(entries)} for name, entries in program.rates.table.items()}
+    told |= {f"model for {kind}": {"": model.digest[:12]} for kind, model in program.models.items()}
     for one in program.feature_set.aggregates:
-        told[one.name] = {
+        told[f"feature {one.name}"] = {
             "entity": one.entity, "measure": one.measure, "of": one.of, "on": one.filter.on, "where": one.filter.where,
             "window": one.window_us, "offset": one.offset_us, "with the current event": one.include_current,
             "dispositions": one.dispositions, "outcomes": one.outcomes, "default": one.default,
             "keep": keep.get(one.entity, 0),
         }  # fmt: skip
-    return told | {one.name: {"condition": one.expression} for one in program.feature_set.derived}
+    return told | {f"feature {one.name}": {"condition": one.expression} for one in program.feature_set.derived}
 
 
 def _tested(activations: Activations, folder: Path, needs: str) -> str:

@@ -1,6 +1,6 @@
 """What changed between two policies, in their own terms: thresholds, entries, statuses, bands, not lines of text.
 
-    for line in differences(described(old.policy, old_features), described(new.policy, new_features)):
+    for line in differences(described(old.policy, old_others), described(new.policy, new_others)):
         …                                       # rule velocity: threshold of card.payments_1h 3 → 4
 
 Both are read as loaded, so a file that was only moved or commented says nothing.
@@ -19,6 +19,7 @@ from typing import Any
 from engine.policy.evaluate import Policy
 from engine.policy.lists import AnyList, NetworkList
 from engine.policy.rules import MeasureSpec, Outcome, Rule
+from engine.values import Result
 
 Thing = Mapping[str, Any]
 """What is said of one thing, by name."""
@@ -28,8 +29,8 @@ _MOMENTS = {"from", "until"}
 _UNITS = ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"))
 
 
-def described(policy: Policy, features: Mapping[str, Thing]) -> dict[str, Thing]:
-    """Everything that a policy holds, by kind and name."""
+def described(policy: Policy, others: Mapping[str, Thing]) -> dict[str, Thing]:
+    """Everything that a policy holds, by kind and name; `others` are things that this room does not know."""
     settings = policy.settings
     found: dict[str, Thing] = {}
     texts = {
@@ -37,6 +38,9 @@ def described(policy: Policy, features: Mapping[str, Thing]) -> dict[str, Thing]
         for rules in policy.by_kind.values()
         for rule, checked in zip(rules.rules, rules.conditions, strict=True)
     }
+    for card in (card for rules in policy.by_kind.values() for card in rules.adders):
+        points = {c.text: card.hits[line, Result.HIT][1] for line, c in enumerate(card.program.conditions)}
+        found[f"scorecard {card.name.removeprefix('scorecard.')}"] = {"points of": points}
     for rule in policy.rules:
         found[f"rule {rule.id}"] = _rule(rule, texts.get(rule.id, ""))
         found[f"reason {rule.reason.code}"] = _reason(rule.reason)
@@ -60,7 +64,7 @@ def described(policy: Policy, features: Mapping[str, Thing]) -> dict[str, Thing]
             found[f"snooze {snooze.id} of {source}"] = told
     for language, said in policy.translations.items():
         found |= {f"reason {code} in {language}": {"customer": text} for code, text in said.items()}
-    found |= {f"feature {name}": feature for name, feature in features.items()}
+    found |= others
     apart = {"bands", "parameters", "limit_reason"}
     found["setting"] = {name: value for name, value in _plain(settings).items() if name not in apart}
     found.pop("reason ", None)
