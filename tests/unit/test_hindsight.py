@@ -68,6 +68,20 @@ async def test_an_old_decision_is_explained_with_the_policy_of_then(installation
     assert old.decision.program != new.decision.program
 
 
+async def test_a_flip_is_proven_by_deciding_with_it(installation):
+    """What is said to lead to another action does: with counts on either side of a threshold, and one event fewer."""
+    engine = open_engine(installation)
+    await engine.start()
+    for number in range(4):
+        await engine.decide(payment(number, at_s=number, user__id=f"u{number}", device__id=f"d{number}"))
+    await engine.close()
+    last, first = await looked(installation, lambda past: (past.explain("e3"), past.explain("e2")))
+    assert (last.decision.action, first.decision.action) == (Action.CHALLENGE, Action.ALLOW)
+    (flip,) = [flip for flip in last.flips if flip.condition.startswith("card.payments_1h")]
+    assert (flip.action, flip.condition, flip.value) == (Action.ALLOW, "card.payments_1h <= 2", 3)
+    assert {view.rule.id: view.failing for view in first.rules}["velocity"] == 0
+
+
 async def test_what_each_rule_gave_is_read_not_guessed(installation):
     """The results that are shown are those in the record, even where the policy of then would say otherwise now."""
     await decided(installation, payment(1, txn__amount_minor=60_000))
