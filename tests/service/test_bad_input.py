@@ -213,4 +213,4 @@ async def test_nothing_bad_reaches_the_stores(real_service: Service) -> None:
     assert [s.record.kind for s in real_service.engine.journal.read(0)] == ["activation"]
     await real_service.decide()
     stored = await real_service.engine.journal.find(PAYMENT["id"])
-    assert (stored.seq, stored.record.number) == (1, 1)
+    assert (stored.seq, stored.record.number) == (2, 1)
