@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("engine.cli.train", "Train a model on a labelled history."),
     "features": ("engine.cli.features", "Check, list and show features; build them for a file."),
     "models": ("engine.cli.models", "List, judge and compare models, and say which decides."),
-    "rules": ("engine.cli.rules", "Check the policy."),
+    "rules": ("engine.cli.rules", "Check and test the policy."),
     "rebuild": ("engine.cli.rebuild", "Derive all profiles anew from the journal."),
     "bench": ("engine.cli.bench", "Run a benchmark of this project."),
     "completion": ("engine.cli.completion", "Print the completion script of a shell."),
