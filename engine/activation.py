@@ -16,12 +16,12 @@ import structlog
 
 from engine.errors import NotFound, PolicyError
 from engine.journal.journal import Programs
-from engine.policy.bundle import digest_of, laid_out, pack, read_files, unpack
+from engine.policy.bundle import digest_of, laid_out, read_files
 from engine.program import Program
 from engine.values import Activation, Bundle, Worker
 
-LIVE_US = 3_000_000
-"""A worker that has not signed in for so long is gone."""
+LIVE_US = 10_000_000
+"""A worker that has not signed in for so long is gone; a busy one may be late, and must not be overlooked."""
 ON_SAVE = "on_save"
 Clock = Callable[[], int]
 
@@ -55,7 +55,7 @@ class Activations:
             raise PolicyError(f"{folder} was changed while it was read; it is read again at the next change")
         named = program.policy.settings.models
         models = {kind: f"{named.get(kind, kind)} {model.digest}" for kind, model in program.models.items()}
-        return program, Bundle(program.digest, policy, pack(files), models, author, reason, now_us(), "")
+        return program, Bundle(program.digest, policy, files, models, author, reason, now_us(), "")
 
     def bundle(self, digest: str) -> Bundle:
         """The bundle whose digest begins so; NotFound when there is none, or more than one."""
@@ -68,7 +68,7 @@ class Activations:
 
     def of(self, bundle: Bundle, clock: Clock | None = None) -> Program:
         """The program of a bundle; `PolicyError` when it can't be had any more as it was."""
-        with laid_out(unpack(bundle.files)) as folder:
+        with laid_out(bundle.files) as folder:
             program = self.load(folder, clock)
         if program.models and program.digest != bundle.digest:
             raise PolicyError(

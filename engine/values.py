@@ -267,8 +267,8 @@ class Bundle:
     """The program's."""
     policy: str
     """Digest of the files alone."""
-    files: bytes
-    """Compressed; `policy/bundle.py` opens them."""
+    files: Mapping[str, bytes]
+    """Name below the policy's folder → content."""
     models: Mapping[str, str]
     """Event kind → name/version and digest of its model."""
     author: str

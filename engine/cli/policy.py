@@ -20,7 +20,6 @@ from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.errors import ModelError, PolicyError
 from engine.explanation import moment
 from engine.language import parse_timestamp_us
-from engine.policy.bundle import unpack
 from engine.policy.diff import Thing, described, differences
 from engine.program import Program
 from engine.settings import Settings
@@ -72,9 +71,8 @@ def show_command(digest: str, into: Path | None, folder: Path, **flags: Any) -> 
     """
     with _opened(settings_of(folder, flags, policy=False)) as activations:
         bundle = _bundle(activations, digest)
-        files = unpack(bundle.files)
-        click.echo(f"program {bundle.digest}\nfiles   {bundle.policy}: {len(files)} files, {len(bundle.files):,} bytes")
-        for name, content in files.items():
+        click.echo(f"program {bundle.digest}\nfiles   {bundle.policy}")
+        for name, content in bundle.files.items():
             click.echo(f"          {name}  {len(content):,}")
         for kind, model in bundle.models.items():
             click.echo(f"model   {kind}: {model}")
@@ -83,7 +81,7 @@ def show_command(digest: str, into: Path | None, folder: Path, **flags: Any) -> 
         for one in activations.store.activations(10**6):
             if one.digest == bundle.digest:
                 click.echo(f"live    since {moment(one.since_us)} by {one.author}: {one.reason}")
-        for name, content in files.items() if into else ():
+        for name, content in bundle.files.items() if into else ():
             target = (into or folder) / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

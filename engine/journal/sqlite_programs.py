@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,6 +14,7 @@ from engine.values import Activation, Bundle, Record, Worker
 
 SCHEMA = """
 CREATE INDEX IF NOT EXISTS record_activation ON record (seq) WHERE kind = 'activation';
+CREATE TABLE IF NOT EXISTS content (digest BLOB PRIMARY KEY, compressed BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bundle (
     digest TEXT PRIMARY KEY, policy TEXT NOT NULL, files BLOB NOT NULL, models BLOB NOT NULL, author TEXT NOT NULL,
     reason TEXT NOT NULL, created_us INTEGER NOT NULL, tests TEXT NOT NULL
@@ -36,9 +39,12 @@ class SqlitePrograms:
 
     def keep(self, bundle: Bundle) -> None:
         """Durable when it returns; a known digest stays as it is."""
+        if self.digests(bundle.digest):
+            return
+        names = {name: self._keep(content).hex() for name, content in bundle.files.items()}
         values = (
-            bundle.digest, bundle.policy, bundle.files, orjson.dumps(bundle.models), bundle.author, bundle.reason,
-            bundle.created_us, bundle.tests,
+            bundle.digest, bundle.policy, orjson.dumps(names), orjson.dumps(bundle.models), bundle.author,
+            bundle.reason, bundle.created_us, bundle.tests,
         )  # fmt: skip
         self._write("INSERT OR IGNORE INTO bundle VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
@@ -47,8 +53,19 @@ class SqlitePrograms:
         rows = self._rows("SELECT * FROM bundle WHERE digest = ?", (digest,))
         if not rows:
             return None
-        found, policy, files, models, author, reason, created_us, tests = rows[0]
+        found, policy, names, models, author, reason, created_us, tests = rows[0]
+        files = {name: self._content(bytes.fromhex(key)) for name, key in orjson.loads(names).items()}
         return Bundle(found, policy, files, orjson.loads(models), author, reason, created_us, tests)
+
+    def _keep(self, content: bytes) -> bytes:
+        """Keep the content of a file, once for all bundles that have it; returns its digest."""
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if not self._rows("SELECT 1 FROM content WHERE digest = ?", (digest,)):
+            self._write("INSERT OR IGNORE INTO content VALUES (?, ?)", (digest, zlib.compress(content)))
+        return digest
+
+    def _content(self, digest: bytes) -> bytes:
+        return zlib.decompress(self._rows("SELECT compressed FROM content WHERE digest = ?", (digest,))[0][0])
 
     def digests(self, beginning: str) -> list[str]:
         """Digests of bundles that begin so, the newest first."""

@@ -1,21 +1,15 @@
-"""A policy as one immutable thing: its files by name and content, their digest, and one blob that holds them.
-
-The blob is a zip archive without times, so that equal policies are equal bytes and any tool can open what was live.
-"""
+"""A policy as one immutable thing: its files by name and content, and their digest."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 Files = Mapping[str, bytes]
 """Name below the policy's folder → content."""
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def policy_files(folder: Path) -> list[Path]:
@@ -40,21 +34,6 @@ def digest_of(files: Files, models: Mapping[str, str] | None = None) -> str:
     for kind in sorted(models or ()):
         hashed.update(f"{kind}\0{(models or {})[kind]}".encode())
     return hashed.hexdigest()
-
-
-def pack(files: Files) -> bytes:
-    """The files as one compressed blob."""
-    blob = io.BytesIO()
-    with zipfile.ZipFile(blob, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), files[name], zipfile.ZIP_DEFLATED)
-    return blob.getvalue()
-
-
-def unpack(blob: bytes) -> dict[str, bytes]:
-    """The inverse of `pack`."""
-    with zipfile.ZipFile(io.BytesIO(blob)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 @contextmanager

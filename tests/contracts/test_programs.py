@@ -5,7 +5,16 @@ from dataclasses import replace
 from engine.values import Activation, Bundle, Worker
 from tests.contracts.conftest import JOURNALS
 
-BUNDLE = Bundle("d1" * 16, "f1" * 16, b"PK", {"payment": "payment/1 sha256"}, "ann", "first", 7, "3 passed")
+BUNDLE = Bundle(
+    "d1" * 16,
+    "f1" * 16,
+    {"policy.yaml": b"name: a", "lists/a.csv": b"value"},
+    {"payment": "payment/1 sha256"},
+    "ann",
+    "first",
+    7,
+    "3 passed",
+)
 ACTIVATION = Activation(BUNDLE.digest, "ann", "first", True, "f1" * 16)
 
 
@@ -14,9 +23,12 @@ async def test_a_bundle_stays_as_it_was_kept(journal):
     programs = journal.programs
     assert programs.bundle(BUNDLE.digest) is None
     programs.keep(BUNDLE)
-    programs.keep(replace(BUNDLE, files=b"other", author="eve"))
+    programs.keep(replace(BUNDLE, files={}, author="eve"))
     assert programs.bundle(BUNDLE.digest) == BUNDLE
-    programs.keep(replace(BUNDLE, digest="d2" * 16, created_us=8))
+    other = replace(BUNDLE, digest="d2" * 16, created_us=8, files={**BUNDLE.files, "policy.yaml": b"name: b"})
+    programs.keep(other)
+    assert programs.bundle(other.digest) == other
+    assert journal._read.execute("SELECT count(*) FROM content").fetchone() == (3,)  # the list is kept once
     assert programs.digests("d") == ["d2" * 16, "d1" * 16]
     assert programs.digests("d1") == ["d1" * 16]
     assert programs.digests("%") == []
