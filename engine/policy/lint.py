@@ -22,6 +22,7 @@ from engine.language.diagnostics import Severity
 from engine.language.expression import Binary, Literal, Logic, Name, Node, Unary
 from engine.language.resolve import Coalesce, InList, Present, children
 from engine.language.types import BOOL, DOUBLE
+from engine.policy.bundle import policy_files
 from engine.policy.evaluate import Policy
 from engine.policy.lists import AnyList, NetworkList
 from engine.policy.ranges import ALL, Allowed, Atom, Demand, after, atoms, before, demand_of, meet, points, within
@@ -80,9 +81,11 @@ class Subject:
     parts: dict[str, Node] = field(default_factory=dict)
 
     def place(self, node: Node) -> Position:
-        """Where a part of the condition stands."""
+        """Where a part of the condition stands; a band of a scorecard has none of its own, and stands as a whole."""
         assert self.checked.located is not None
-        return self.checked.located.position(node.start)
+        place = self.checked.located.position(node.start)
+        file, _, line = self.rule.place.rpartition(":")
+        return place if place.file == file else Position(file, int(line), 1)
 
     def text(self, node: Node) -> str:
         """A part as it was written."""
@@ -228,7 +231,8 @@ class _Lint:
 
     def unused(self, folder: Path) -> None:
         """Parameters, lists and reasons that stand nowhere but where they are declared."""
-        texts = {path.relative_to(folder).as_posix(): path.read_text("utf-8-sig") for path in _files(folder)}
+        files = {path.relative_to(folder).as_posix(): path for path in policy_files(folder)}
+        texts = {name: path.read_text("utf-8-sig") for name, path in files.items() if not name.startswith("lists/")}
         lists = {name for name, one in self.policy.lists.items() if one.kind != "allow"}
         explained = {reason.code for reason in self.policy.settings.explains.values()}
         for file, key, what, names in (
@@ -378,11 +382,6 @@ def _described(limits: Allowed) -> str:
         return f"one of {', '.join(str(span[0][1]) for span in limits)}"
     high = high if side else high - 1
     return f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
-
-
-def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix in {".yaml", ".csv"})
-    return [path for path in sorted(found) if path.relative_to(folder).parts[0] not in {"lists", "tests"}]
 
 
 def _declared(path: Path, name: str, key: str) -> list[Scalar]:

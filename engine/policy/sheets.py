@@ -21,6 +21,7 @@ from engine.language import Diagnostics, Position, declare_codes, did_you_mean
 MAX_BYTES = 500_000_000
 CODES = declare_codes({"E510": "a CSV file can't be read as the table it should be"})
 _CELL = re.compile(r'\s*"(?:[^"]|"")*"|[^,;]*')
+_LINE_END = re.compile(r"\r\n|\n|\r")
 Row = tuple[int, list[str]]
 """The line where a row begins, from 1, and its cells, stripped, as many as the header has."""
 
@@ -60,7 +61,7 @@ class Sheet:
     def position(self, line: int, column: int) -> Position:
         """Where the text of a cell stands, in the row that begins at `line`."""
         if not self._lines:
-            self._lines.extend(self.text.split("\n"))
+            self._lines.extend(_LINE_END.split(self.text))
         row, start = self._lines[line - 1], 0
         for _ in range(column):
             found = _CELL.match(row, start)
@@ -76,7 +77,7 @@ def read_sheet(
     text = _text(path, name, diagnostics)
     if text is None:
         return None
-    head = text.partition("\n")[0].rstrip("\r")
+    head = _LINE_END.split(text, 1)[0]
     separator = ";" if head.count(";") > head.count(",") else ","
     header = [cell.strip() for cell in next(csv.reader([head], delimiter=separator), [])]
     sheet = Sheet(name, text, separator, {column: index for index, column in enumerate(header)}, diagnostics)

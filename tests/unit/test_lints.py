@@ -185,6 +185,17 @@ def test_rows_and_bands_that_are_never_reached(tmp_path):
     assert told == [("policy.yaml:4:3", "L611"), ("tables/rows.csv:3:1", "L611")]
 
 
+def test_a_band_of_a_scorecard_is_shown_where_it_stands(tmp_path):
+    """A rule that says what a band says already is shown, and the band at its own line."""
+    folder = policy(tmp_path, "when: scorecard.odd >= 8")
+    (folder / "risk" / "odd.yaml").write_text(
+        "ruleset: odd\non: payment\nscorecards:\n  - id: odd\n    lines: [{when: ip.proxy, points: 9}]\n    bands:\n"
+        "      - {from_points: 5, tier: HIGH, action: REVIEW, reason: {code: N2, analyst: odd}}\n"
+    )
+    (told,) = (item for item in found(folder).items if item.code == "L606")
+    assert (str(told.position), str(told.related[0].position)) == ("risk/more.yaml:5:11", "risk/odd.yaml:7:1")
+
+
 # --- the mechanism ---------------------------------------------------------------------------------------------------
 
 SCHEMA = Schema.of({"i": "int", "d": "double", "s": "string", "p": "bool", "q": "bool"})

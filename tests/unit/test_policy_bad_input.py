@@ -156,6 +156,16 @@ def test_a_broken_file_is_refused_soon_and_clearly(name, folder):
     assert len(str(refused.value)) < 1_000_000
 
 
+def test_a_list_with_old_line_ends(folder):
+    """Lines that end with CR alone are lines, and a mistake among them has its place."""
+    file = folder / "lists" / "cards.csv"
+    text = "value,reason,author,added,until\r" + "tok_1,stolen,analyst,2026-11-01,\r" * 2
+    file.write_bytes(text.encode())
+    with pytest.raises(DiagnosticsError) as refused:
+        load(folder)
+    assert "lists/cards.csv:3:1: error[E514]: the value is in the list before, in line 2" in str(refused.value)
+
+
 def test_half_a_character_is_no_text():
     """A text from memory may hold half of a pair of surrogates, which no file can; it is refused with its place."""
     diagnostics = Diagnostics()
