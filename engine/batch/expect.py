@@ -107,6 +107,8 @@ def _fresh(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> Expe
 
 def _in_set(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> Expectation:
     words = dict.fromkeys(spec.texts("in_set"))
+    if not words:
+        spec.mistake("E114", "a list of the values is wanted", "in_set", "such as [a, b]")
     said = f"one of {', '.join(list(words)[:6])}" + (" …" if len(words) > 6 else "")
     return replace(made, said=said, test=lambda value: numbers.text_of(value) in words)
 
@@ -173,7 +175,8 @@ class Watch:
         elif check == "unique":
             self.repeats.add([row[0] for row in held], [[row[place] for place in self.places] for row in held])
         elif check == "fresh":
-            self.last = max((self.last, *map(self.column.read, (row[at] for row in held))), key=lambda us: us or 0)
+            times = [us for row in held if self.column.kind == "time" and (us := self.column.read(row[at])) is not None]
+            self.last = max(times, default=None) if self.last is None else max([self.last, *times])
         else:
             self._note([row for row in held if not (self._follows if check == "monotone" else self.holds)(row[at])])
 

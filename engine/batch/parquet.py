@@ -43,7 +43,7 @@ class Parquet:
         row = 0
         with pq.ParquetFile(self._path) as parquet:
             try:
-                for batch in parquet.iter_batches(CHUNK_ROWS, columns=list(columns)):
+                for batch in _batches(parquet, columns):
                     numbers = range(row + 1, row + 1 + batch.num_rows)
                     values = [values_of(batch.column(name)) for name in columns]
                     row += batch.num_rows
@@ -51,6 +51,12 @@ class Parquet:
                     yield Chunk(list(zip(numbers, numbers, *values, strict=True)), [], done)
             except BROKEN as error:
                 raise self._file.broken(row, error) from None
+
+
+def _batches(parquet: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Row group by row group: one call for all of them keeps the bytes of each until the last."""
+    for group in range(parquet.num_row_groups):
+        yield from parquet.iter_batches(CHUNK_ROWS, row_groups=[group], columns=list(columns))
 
 
 def _kind(kind: pa.DataType) -> str:

@@ -106,6 +106,8 @@ def _values(column: Column, check: str, held: Sequence[Held], detail: str = "") 
 
 def _rows(profile: Profile) -> Iterator[Finding]:
     total = profile.rows + profile.unreadable_rows
+    if not total:
+        yield finding("no_rows", "", 0, 0, ())
     if profile.unreadable_rows:
         shown = [(bad.row, bad.reason) for bad in profile.unreadable]
         yield finding("unreadable_rows", "", profile.unreadable_rows, total, shown)

@@ -245,10 +245,12 @@ def test_expectations_count_what_disappoints(tmp_path: Path) -> None:
 def test_expectations_of_order_and_uniqueness(tmp_path: Path) -> None:
     """What goes back in time and what comes twice is found with its rows, a missing value only by not_null."""
     (tmp_path / "t.csv").write_text("a,b,at\n1,x,2026-01-01\n1,y,2026-01-03\n2,,2026-01-02\n1,x,2026-01-02\n")
-    expect = "columns:\n  a: [{unique: true}, {unique: {with: [b]}}]\n  b: [{not_null: true}, {in_set: [x, y]}]\n"
+    expect = "columns:\n  a: [{unique: true}, {unique: {with: [b]}}, {fresh: 1d}]\n"
+    expect += "  b: [{not_null: true}, {in_set: [x, y]}]\n"
     report = look(tmp_path / "t.csv", expect=expect + "  at: [{monotone: true}]\n")
     expected = [(f.check, f.count, f.examples) for f in report.findings if f.check.startswith("expected")]
     assert sorted(expected) == [
+        ("expected_fresh", 1, ((0, "no time"),)),
         ("expected_monotone", 1, ((3, "2026-01-02 00:00"),)), ("expected_not_null", 1, ((3, "no value"),)),
         ("expected_unique", 1, ((4, "as row 1"),)), ("expected_unique", 2, ((2, "as row 1"), (4, "as row 1"))),
     ]  # fmt: skip
@@ -287,6 +289,15 @@ def test_unreadable_rows_are_counted(tmp_path: Path) -> None:
     assert found(look(tmp_path / "t.csv"))["unreadable_rows", ""].examples == (
         (2, "has 1 columns where the header has 2"),
     )
+
+
+@pytest.mark.parametrize(("name", "text"), [("t.csv", "a,b\n"), ("t.jsonl", "")])
+def test_a_file_without_rows_fails_the_gate(tmp_path: Path, name: str, text: str) -> None:
+    """Nothing is not clean: a header alone, or no line at all, is an error."""
+    (tmp_path / name).write_text(text)
+    report = look(tmp_path / name)
+    assert [each.check for each in report.at_least("error")] == ["no_rows"]
+    assert "the file holds no rows" in as_page(report)
 
 
 def test_json_lines_are_looked_into(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -145,6 +146,21 @@ def test_parquet_types_become_plain_values(tmp_path: Path) -> None:
     columns = ("text", "code", "money", "ratio", "yes", "n", "at", "instant", "day")
     first = (1, 1, "x", "c", "1.50", "NaN", True, 7, midnight, midnight, midnight)
     assert rows_of(parquet(tmp_path), columns) == [first, (2, 2, *[None] * 9)]
+
+
+def test_parquet_row_groups_follow_each_other_and_are_let_go(tmp_path: Path) -> None:
+    """Rows are numbered across groups, and the bytes of a group that was read are not kept for the rest of the file."""
+    path, draw, held = tmp_path / "t.parquet", random.Random(2), list[int]()
+    table = pa.table({"n": range(1_600), "long": [draw.randbytes(40_000).hex() for _ in range(1_600)]})
+    pq.write_table(table, path, row_group_size=100, use_dictionary=False)
+    del table
+    before = pa.total_allocated_bytes()
+    with open_source(path, FileFormat(), tmp_path) as source:
+        for chunk in source.chunks(("n", "long")):
+            assert [row[0] for row in chunk.rows] == [row[2] + 1 for row in chunk.rows]
+            held += [pa.total_allocated_bytes() - before] * len(chunk.rows)
+    assert len(held) == 1_600
+    assert max(held) < path.stat().st_size / 3
 
 
 def test_parquet_schema_is_told(tmp_path: Path) -> None:
