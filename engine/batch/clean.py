@@ -110,6 +110,11 @@ class Cleaner:
             return numbers.decimal_of(value)
         return numbers.decimal_of(value, amount.number, amount.marks)
 
+    def _written(self, number: Decimal, name: str) -> str:
+        """As the file writes numbers of this column."""
+        amount, text = self.mapping.amount, format(number, "f")
+        return text.replace(".", amount.marks[0]) if amount is not None and amount.name == name else text
+
     def _speller(self, spec: CleanColumn) -> Step:
         at, name = self.places[spec.name], spec.name
 
@@ -123,7 +128,7 @@ class Cleaner:
                 value = self._counted(f"{name}: harmonised", value, spec.values.get(numbers.text_of(value), value))
             if spec.factors:
                 factor = _picked(spec.factors, row, self.places.get(spec.scale_by), "unit")
-                value = format(numbers.product(self._decimal(value, name), factor), "f")
+                value = self._written(numbers.product(self._decimal(value, name), factor), name)
                 self.counts[f"{name}: scaled"] += 1
             if spec.zone_by:
                 zone = _picked(spec.zones or None, row, self.places[spec.zone_by], "zone")

@@ -193,8 +193,8 @@ class _Run:
 
     def _in_order(self) -> bool:
         """Whether a look at the time column alone proves that the file is sorted; unreadable times prove nothing."""
-        zoned = any(spec.zone_by and spec.name == self.mapping.time.name for spec in self.mapping.clean.columns)
-        if zoned or (self.mapping.group and self.mapping.group.scattered):
+        changed = any(spec.name == self.mapping.time.name for spec in self.mapping.clean.columns)
+        if changed or (self.mapping.group and self.mapping.group.scattered):
             return False
         column, time = bind_time(self.mapping, self.source.schema)
         last_us, rows = -(2**63), 0

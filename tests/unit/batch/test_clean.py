@@ -142,6 +142,14 @@ clean:
     assert summary.cleaned["price: scaled"] == 2
 
 
+def test_scaled_amounts_keep_the_marks_of_the_file(run: Importer, sink: MemorySink) -> None:
+    """Where a point parts thousands, half a unit is written with a comma, and is not five hundred."""
+    marks = 'amount: {column: price, unit: major, currency: EUR, decimal: ",", thousands: "."}\n'
+    clean = "clean:\n  columns:\n    price: {scale: 0.001, missing: median}\n"
+    run(lines("a,500", "a,1.500", 'a,"2500,0"', "a,-"), BASE + marks + clean)
+    assert fields(sink, "txn.amount_minor") == [50, 150, 250, 150]
+
+
 def test_skipped_and_repeated_rows_do_not_shape_what_is_usual(run: Importer, sink: MemorySink) -> None:
     """The median is of the rows that become events, as they are after tidying."""
     skip = "skip:\n  - when: {city: TEST}\n    reason: tests\n"
