@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from engine.errors import NotFound, PolicyError
+from engine.errors import ModelError, NotFound, PolicyError
 from engine.journal.journal import Programs
 from engine.policy.bundle import digest_of, laid_out, read_files
 from engine.program import Program
@@ -48,10 +48,13 @@ class Activations:
     def draft(self, folder: Path | None = None, author: str = ON_SAVE, reason: str = "saved") -> tuple[Program, Bundle]:
         """The program that a folder holds now, with its bundle; `PolicyError` when it changed while it was read."""
         folder = folder or self._rules
-        files = read_files(folder)
-        program = self.load(folder)
-        policy = digest_of(files)
-        if digest_of(read_files(folder)) != policy:
+        try:
+            files = read_files(folder)
+            program, policy = self.load(folder), digest_of(files)
+            changed = digest_of(read_files(folder)) != policy
+        except OSError as problem:  # a file that somebody deletes just now, above all
+            raise PolicyError(f"{problem.filename or folder} can't be read: {problem.strerror}") from problem
+        if changed:
             raise PolicyError(f"{folder} was changed while it was read; it is read again at the next change")
         named = program.policy.settings.models
         models = {kind: f"{named.get(kind, kind)} {model.digest}" for kind, model in program.models.items()}
@@ -83,7 +86,14 @@ class Activations:
         if live is not None and (live.explicit or self._went_back(live)):
             self._tell_of_draft(live)
             return self.of(self.bundle(live.digest)), live
-        program, bundle = self.draft(reason="the start of a server")
+        try:
+            program, bundle = self.draft(reason="the start of a server")
+        except (PolicyError, ModelError) as problem:
+            if live is None or not self.workers():
+                raise
+            # A worker takes the place of another: a broken file must not keep it from what is live.
+            self._log.error("policy refused, the live one stays", live=live.digest, reason=str(problem))
+            return self.of(self.bundle(live.digest)), live
         if program.policy.settings.activation == "explicit":
             raise PolicyError(
                 "policy.yaml says `activation: explicit`, but nothing has been activated; "

@@ -121,6 +121,7 @@ class Runtime:
         if watch:
             work = (self._watch(signature), self._probe(), self._heartbeat())
             self._tasks = [asyncio.create_task(one) for one in work]
+            await self._sign_in()
 
     async def close(self) -> None:
         """Finish settlements, commit what is queued, release everything."""

@@ -163,6 +163,35 @@ async def test_a_rollback_outlives_a_restart_until_a_file_is_saved(tmp_path: Pat
     await journal.close()
 
 
+async def test_a_broken_file_does_not_keep_a_worker_from_taking_anothers_place(tmp_path: Path) -> None:
+    """While others live it starts with what is live; a server that starts anew is told of the mistake."""
+    settings = made(tmp_path, False, clock="event")
+    first = open_engine(settings)
+    await first.start()
+    change(tmp_path, "large: 500", "large: [")
+    second = open_engine(settings)
+    await second.start()
+    assert second.program_digest == first.program_digest
+    await second.close()
+    await first.close()
+    with pytest.raises(PolicyError, match=r"policy.yaml:\d+:\d+"):
+        await open_engine(settings).start()
+
+
+async def test_a_file_that_is_gone_while_it_is_read_is_a_policy_that_can_not_be_used(tmp_path: Path) -> None:
+    """The live policy stays, and the next save is taken."""
+    settings = made(tmp_path, False, clock="event")
+    engine = open_engine(settings)
+    await engine.start()
+    gone = tmp_path / "rules" / "gone.csv"
+    gone.symlink_to(tmp_path / "nowhere.csv")
+    assert not await engine.reload()
+    gone.unlink()
+    change(tmp_path, "large: 500", "large: 10")
+    assert await engine.reload()
+    await engine.close()
+
+
 async def _started(settings: Settings) -> Any:
     """What a server that starts now decides about a payment of 49.90."""
     engine = open_engine(settings)
