@@ -12,10 +12,10 @@ import orjson
 
 from engine.batch import numbers
 from engine.batch.bind import Bound, Row
-from engine.batch.clean import Cleaner, Told
+from engine.batch.clean import Cleaner
 from engine.batch.declared import Mapping as Declared
 from engine.batch.documents import bound_to
-from engine.batch.files import Chunk, Source
+from engine.batch.files import Chunk, Source, Told
 from engine.batch.quarantine import Quarantine
 from engine.batch.stage import ExternalSort
 from engine.errors import InvalidInput, Violation

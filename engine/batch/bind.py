@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from collections.abc import Mapping as Lookups
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -38,7 +37,6 @@ from engine.schema import FIELDS
 
 Row = tuple[Any, ...]
 Read = Callable[[Row], Any]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = 2
 """Where the first column stands in a row, after row and line number."""
 
@@ -240,7 +238,7 @@ class _Binder:
     def _field(self, name: str, spec: Spec) -> Read:
         if isinstance(spec, Moment):
             moment = self.moment(spec, required=False)
-            return moment if name != "known_at" else _then(moment, _moment_of, None)
+            return moment if name != "known_at" else _then(moment, numbers.moment_of, None)
         return self._value(spec, _type(name).removeprefix("list(").rstrip(")"))
 
     def _line(self, lists: Lookups[str, Spec]) -> Callable[[Row], tuple[Any, ...] | None]:
@@ -363,7 +361,7 @@ class _Binder:
             known_us = known(row) if known else time_us + rule.delay_us
             return {
                 "id": made_id(row) if made_id else f"{event_id}:{rule.kind}", "kind": rule.kind, "event_id": event_id,
-                "time_us": time_us, "known_at": _moment_of(known_us), "code": code(row) if code else None,
+                "time_us": time_us, "known_at": numbers.moment_of(known_us), "code": code(row) if code else None,
             }  # fmt: skip
 
         return outcome
@@ -398,10 +396,6 @@ def _every_violation(readers: list[tuple[str, Read]], row: Row) -> InvalidInput:
         except ValueError as problem:
             wrong.append(Violation("time" if name == "time_us" else name, str(problem)))
     return InvalidInput(wrong)
-
-
-def _moment_of(time_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=time_us)
 
 
 def _type(name: str) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,17 +20,16 @@ from typing import Any
 from engine.batch import numbers
 from engine.batch.bind import bind_time
 from engine.batch.declared import CleanColumn, Mapping
-from engine.batch.files import Row, Source
+from engine.batch.files import Row, Source, Told
 from engine.batch.read import columns_of
 from engine.batch.reference import lookup
 from engine.batch.tally import Ranks, Repeats
 
-_FIRST, _EPOCH = 2, datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = 2
 _NORMAL = 1.4826
 """Median absolute deviation → standard deviation, were the numbers normal; 1.2533 does it for the mean one."""
 Step = Callable[[list[Any]], None]
 """Changes a row in place; ValueError when it can't."""
-Told = Callable[[str, int, int], None]
 
 
 class Cleaner:
@@ -255,10 +253,10 @@ def _picked(entries: Any, row: Sequence[Any], place: int | None, what: str) -> A
 def _in_zone(value: Any, zone: str) -> Any:
     """A time without a zone → the same moment in UTC, of the same type."""
     try:
-        return numbers.wall_us(value, zone) if type(value) is int else _utc_text(numbers.iso_us(value, zone))
+        return (
+            numbers.wall_us(value, zone)
+            if type(value) is int
+            else numbers.moment_of(numbers.iso_us(value, zone)).isoformat()
+        )
     except (KeyError, OSError):
         raise ValueError("has a zone that is not an IANA time zone") from None
-
-
-def _utc_text(time_us: int) -> str:
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat()

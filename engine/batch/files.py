@@ -21,6 +21,8 @@ BROKEN = (OSError, EOFError, zlib.error, UnicodeError, pa.ArrowException)
 
 Row = tuple[Any, ...]
 """Row number from 1, line number from 1, then the wanted columns' values; None is no value."""
+Told = Callable[[str, int, int], None]
+"""Called with the stage, the rows read and the bytes done."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,11 @@ def _offset_us(quarter: int, zone: str) -> int:
     return 0 if offset is None else offset // _US
 
 
+def moment_of(time_us: int) -> datetime:
+    """The time of µs since 1970 UTC."""
+    return (_EPOCH + timedelta(microseconds=time_us)).replace(tzinfo=UTC)
+
+
 def iso_us(value: Any, zone: str) -> int:
     """A date, or date and time, in ISO 8601."""
     if type(value) is not str:

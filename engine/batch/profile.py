@@ -21,7 +21,7 @@ import orjson
 
 from engine.batch import numbers
 from engine.batch.declared import Mapping as Declared
-from engine.batch.files import Row, Source, Unreadable
+from engine.batch.files import Row, Source, Told, Unreadable
 from engine.batch.tally import Repeats, Tally
 
 ROOM = 500_000
@@ -44,8 +44,6 @@ _PARSES = 0.95
 _FAR = 3
 
 Read = Callable[[Any], Any]
-Told = Callable[[str, int, int], None]
-"""Called with the stage, the rows read and the bytes done."""
 
 
 @dataclass(slots=True)

@@ -12,11 +12,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from engine.batch import numbers
 from engine.batch.files import Row
 from engine.batch.numbers import masked
 from engine.batch.profile import DAY_US, EXAMPLES, MIN_DISTINCT, Column, Profile, weighted
@@ -28,7 +28,6 @@ NEAR_US = DAY_US
 """A value and its opposite that are so near in time are one thing undone."""
 OLD_US = 631_152_000_000_000
 """1990-01-01: where most times are newer, an older one is a default or a unit mistake."""
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LETTERS, _DIGITS = re.compile("[A-Za-z]+"), re.compile("[0-9]+")
 _BROKEN = re.compile("\ufffd|Ã[\u0080-\u00bf]|â€|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
@@ -75,7 +74,7 @@ def finding(
 
 def moment(time_us: int) -> str:
     """A time as people write it."""
-    return f"{_EPOCH + timedelta(microseconds=time_us):%Y-%m-%d %H:%M}"
+    return f"{numbers.moment_of(time_us):%Y-%m-%d %H:%M}"
 
 
 def judge(profile: Profile, now_us: int) -> list[Finding]:

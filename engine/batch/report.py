@@ -14,9 +14,9 @@ import orjson
 from engine.batch.arrivals import Arrivals
 from engine.batch.declared import Mapping
 from engine.batch.expect import Watch, load_expectations
-from engine.batch.files import Row, Source
+from engine.batch.files import Row, Source, Told
 from engine.batch.numbers import masked
-from engine.batch.profile import DAY_US, EXAMPLES, Column, Profile, Told, look_through, weighted
+from engine.batch.profile import DAY_US, EXAMPLES, Column, Profile, look_through, weighted
 from engine.batch.quality import SEVERITIES, Finding, finding, judge, moment
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import columns_of
