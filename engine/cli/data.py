@@ -13,12 +13,12 @@ from rich.table import Table
 
 from engine.batch.declared import FileFormat
 from engine.batch.mapping import load_mapping
-from engine.batch.quality import SEVERITIES, Finding
 from engine.batch.read import open_source
-from engine.batch.report import Report, as_json, as_page, examine, share_text
 from engine.cli.endings import PROBLEMS
 from engine.cli.options import arbiter_command
 from engine.cli.screen import Meter, output
+from engine.quality.findings import SEVERITIES, Finding
+from engine.quality.report import Report, as_json, as_page, examine, share_text
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
 

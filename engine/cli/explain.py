@@ -29,8 +29,8 @@ from engine.explanation import as_document
 def command(decision: str, as_json: bool, misses: bool, folder: Path, **flags: Any) -> None:
     """Show a stored decision and everything that led to it.
 
-    DECISION is its id. What each rule gave is what it gave then; conditions and values come from the record and from the policy that was
-    live, which is kept with its digest. A running server is not disturbed.
+    DECISION is its id. What each rule gave is what it gave then; conditions and values come from the record and from
+    the policy that was live, which is kept with its digest. A running server is not disturbed.
     """
     with looking_back(settings_of(folder, flags, policy=False)) as past:
         explanation = past.explain(decision)

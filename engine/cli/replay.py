@@ -46,8 +46,9 @@ def command(
 ) -> None:
     """Decide stored decisions again: same, or differs because.
 
-    DECISIONS are their ids. Each is made again from its record with the policy and the models of then: score, rules, lists as of then, tier,
-    action, measures and reasons are computed anew and compared byte for byte. Nothing is stored or counted.
+    DECISIONS are their ids. Each is made again from its record with the policy and the models of then: score, rules,
+    lists as of then, tier, action, measures and reasons are computed anew and compared byte for byte. Nothing is stored
+    or counted.
 
     Exit code 1 when one differs. With --policy differences are what is asked for, and the code is 0.
     """

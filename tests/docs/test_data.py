@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from engine.batch import quality
 from engine.cli.app import app
+from engine.quality import findings as quality
 from tests.conftest import ROOT
 
 PAGE = ROOT / "docs" / "data.md"

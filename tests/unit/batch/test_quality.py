@@ -14,11 +14,11 @@ import pytest
 from engine.batch.declared import FileFormat
 from engine.batch.mapping import parse_mapping
 from engine.batch.numbers import masked
-from engine.batch.quality import Finding
 from engine.batch.read import open_source
-from engine.batch.report import Report, as_json, as_page, examine
 from engine.batch.tally import Ranks, Repeats, Tally
 from engine.errors import MappingError
+from engine.quality.findings import Finding
+from engine.quality.report import Report, as_json, as_page, examine
 from tests.unit.batch.conftest import NOW_US, SHOP, shop_rows
 
 ROWS = 6_000

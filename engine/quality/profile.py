@@ -1,6 +1,6 @@
 """Looks through a whole file, twice, and keeps what can be said about its columns and rows; it judges nothing.
 
-    profile = look_through(source, columns_of(source), mapping, …)       # engine.batch.quality then says what is wrong
+    profile = look_through(source, columns_of(source), mapping, …)    # `findings` then says what is wrong
 
 The first reading counts the values of each column, which tells their kinds; the second looks at whole rows.
 """

@@ -20,14 +20,14 @@ from typing import Any
 from engine.batch import numbers
 from engine.batch.declared import FileFormat
 from engine.batch.files import Row
-from engine.batch.profile import EXAMPLES, Column
-from engine.batch.quality import SEVERITIES, Finding, moment
 from engine.batch.read import columns_of, open_source
 from engine.batch.tally import Repeats
 from engine.errors import MappingError
 from engine.language.diagnostics import Diagnostics, Position, did_you_mean
 from engine.language.reader import Fields, Reader
 from engine.language.source import Scalar, parse_yaml
+from engine.quality.findings import SEVERITIES, Finding, moment
+from engine.quality.profile import EXAMPLES, Column
 
 _DIMENSIONS = {"not_null": "completeness", "unique": "uniqueness", "refers_to": "consistency", "monotone": "timeliness",
                "fresh": "timeliness"}  # fmt: skip

@@ -19,8 +19,8 @@ from typing import Any
 from engine.batch import numbers
 from engine.batch.files import Row
 from engine.batch.numbers import masked
-from engine.batch.profile import DAY_US, EXAMPLES, MIN_DISTINCT, Column, Profile, weighted
 from engine.intake import SHORTEST_CARD, holds_card_number
+from engine.quality.profile import DAY_US, EXAMPLES, MIN_DISTINCT, Column, Profile, weighted
 
 SEVERITIES = ("info", "warning", "error")
 RARE_NEGATIVE, RARE_ZERO, RARE_TIME = 0.10, 0.05, 0.05

@@ -13,14 +13,14 @@ import orjson
 
 from engine.batch.arrivals import Arrivals
 from engine.batch.declared import Mapping
-from engine.batch.expect import Watch, load_expectations
 from engine.batch.files import Row, Source, Told
 from engine.batch.numbers import masked
-from engine.batch.profile import DAY_US, EXAMPLES, Column, Profile, look_through, weighted
-from engine.batch.quality import SEVERITIES, Finding, finding, judge, moment
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import columns_of
 from engine.batch.tally import Repeats
+from engine.quality.expectations import Watch, load_expectations
+from engine.quality.findings import SEVERITIES, Finding, finding, judge, moment
+from engine.quality.profile import DAY_US, EXAMPLES, Column, Profile, look_through, weighted
 
 _BARS, _WIDTH, _HEIGHT = 40, 240, 56
 _DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness")
