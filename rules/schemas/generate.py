@@ -44,7 +44,7 @@ FILES = {
 ONE_OR_MORE_KINDS = {
     "anyOf": [{"enum": [*KINDS, "user"]}, {"type": "array", "items": {"enum": [*KINDS, "user"]}, "minItems": 1}]
 }
-_EVENT = {
+_EVENT: dict[str, Any] = {
     "type": "object", "additionalProperties": False,
     "properties": {key: {} for key in sorted({*FIELDS, "result"} - DERIVED)} | {"kind": {"enum": list(KINDS)}},
 }  # fmt: skip
