@@ -41,8 +41,9 @@ def open_program(
     """
     identity = Identity(hash_key(settings.hash_key_file))
     return load_program(
-        settings.rules, settings.models, identity, clock, with_models=with_models, diagnostics=diagnostics
-    )
+        settings.rules, settings.models, identity, clock, with_models=with_models, diagnostics=diagnostics,
+        in_service=True,
+    )  # fmt: skip
 
 
 def open_stores(settings: Settings) -> tuple[SqliteProfiles, SqliteJournal]:
@@ -63,7 +64,10 @@ def open_activations(settings: Settings, journal: SqliteJournal, *, with_models:
 
     def load(rules: Path, clock: Callable[[], int] | None = None) -> Program:
         identity = Identity(hash_key(settings.hash_key_file))
-        return load_program(rules, settings.models, identity, clock or now_us, with_models=with_models)
+        return load_program(
+            rules, settings.models, identity, clock or now_us, with_models=with_models,
+            in_service=rules == settings.rules,
+        )  # fmt: skip
 
     return Activations(journal.programs, load, settings.rules)
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -55,9 +56,12 @@ def _uncollected(load: Callable[P, R]) -> Callable[P, R]:
 @_uncollected
 def load_program(
     rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True,
-    diagnostics: Diagnostics | None = None,
+    diagnostics: Diagnostics | None = None, in_service: bool = False,
 ) -> Program:  # fmt: skip
-    """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone."""
+    """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone.
+
+    `in_service` refuses models that were retired; what was live once still needs them.
+    """
     diagnostics = diagnostics or Diagnostics()
     reader = PolicyReader.of(rules, diagnostics)
     settings = reader.settings()
@@ -84,6 +88,8 @@ def load_program(
             loaded[kind] = load_fitting(name, kind, features, models)
         for kind, names in settings.challengers.items():
             challengers[kind] = tuple(load_fitting(name, kind, features, models) for name in names)
+        for model in chain(loaded.values(), *challengers.values()) if in_service else ():
+            check_in_service(models / model.name)
     shape = layouts(features, plan.columns, plan.joins)
     digest = digest_of(read_files(rules), {kind: model.digest for kind, model in loaded.items()})
     sets, translations = rule_sets(checked, lists, secret, reader.cards), reader.reasons.translations
@@ -119,7 +125,8 @@ def load_fitting(name: str, kind: str, features: FeatureSet, folder: Path) -> Sc
             f"model {name} was trained on features that meant something else (definitions {learnt}, here {used}); "
             "train it again, or bring the definitions back"
         )
+    if model.name != name:
+        raise ModelError(f"{folder / name} holds the model {model.name}; a version keeps the folder it was written to")
     if model.event_kind != kind:
         raise ModelError(f"model {name} is for {model.event_kind} events; policy.yaml names it for {kind}")
-    check_in_service(folder / name)
     return model

@@ -269,6 +269,8 @@ def retire(name: str, reason: str, author: str, folder: Path, **flags: Any) -> N
     found = registry.find(settings.models, name)
     if role := _roles(settings).get(name):
         raise Ended(f"{name} {role}: take it out of {settings.rules / promotion.POLICY} first", BAD_INPUT)
+    if name in _live(settings):
+        raise Ended(f"{name} decides in the policy that is live; activate one without it first", BAD_INPUT)
     if words := registry.retired(found):
         raise Ended(f"{name} is retired already: {words}", BAD_INPUT)
     today = datetime.now(UTC).date().isoformat()
@@ -325,6 +327,16 @@ def _roles(settings: Settings) -> Mapping[str, str]:
         raise Ended(f"the policy in {settings.rules} can't be used:\n{problem}", PROBLEMS) from problem
     roles = {name: f"challenges for {kind}" for kind, names in named.challengers.items() for name in names}
     return roles | {name: f"decides {kind}" for kind, name in named.models.items()}
+
+
+def _live(settings: Settings) -> set[str]:
+    """Models of the policy that is live, which need not be the folder's."""
+    if not (settings.state / "journal.sqlite").exists():
+        return set()
+    with _journal(settings) as journal:
+        newest = journal.programs.newest()
+        bundle = journal.programs.bundle(newest.digest) if newest else None
+        return {named.split()[0] for named in bundle.models.values()} if bundle else set()
 
 
 def _number(value: float) -> str:

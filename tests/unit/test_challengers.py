@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from engine import pipeline
-from engine.bootstrap import open_engine, open_program
+from engine.bootstrap import open_activations, open_engine, open_program
 from engine.errors import ModelError
 from engine.pipeline import Allowance
 from engine.records import decision_of
@@ -140,4 +140,23 @@ def test_a_challenger_that_is_not_there_or_retired_is_refused(settings):
     policy = settings.rules / "policy.yaml"
     policy.write_text(policy.read_text().replace("small/3", "small/9"))
     with pytest.raises(ModelError, match=r"small/9/manifest\.yaml: No such file"):
+        open_program(settings)
+
+
+async def test_what_was_live_with_a_retired_model_can_be_had_again(shop, settings):
+    """A draft that names it is refused; decisions of then are still explained and made again with it."""
+    activations = open_activations(settings, shop.journal)
+    _, bundle = activations.draft()
+    registry.retire(settings.models / "small" / "1", "2026-11-25 by ana: old")
+    with pytest.raises(ModelError, match="small/1 was retired"):
+        activations.draft()
+    assert activations.of(bundle).digest == bundle.digest
+
+
+def test_a_model_in_the_folder_of_another_is_refused(settings):
+    """A copied or renamed folder would let records name a model that is not there."""
+    (settings.models / "small" / "3").rename(settings.models / "small" / "4")
+    policy = settings.rules / "policy.yaml"
+    policy.write_text(policy.read_text().replace("small/3", "small/4"))
+    with pytest.raises(ModelError, match="small/4 holds the model small/3"):
         open_program(settings)

@@ -149,6 +149,15 @@ def test_what_stands_against_it(call, shop, words, code, told):
     assert told in " ".join(done.stderr.replace(str(shop), "SHOP").split())
 
 
+def test_a_model_that_is_live_is_not_retired(call, shop):
+    """Also when the folder's policy, a draft, names another one by now."""
+    policy = shop / "rules" / "policy.yaml"
+    policy.write_text(policy.read_text().replace(NAMED, "models: {payment: small/2}\n"))
+    done = call("models", "retire", "small/1", "--reason", "x", "--folder", shop)
+    assert (done.exit_code, "small/1 decides in the policy that is live" in done.stderr) == (2, True)
+    assert not (shop / "models" / "small" / "1" / "retired").exists()
+
+
 def test_a_broken_version_is_listed_and_never_promoted(call, shop):
     """A corrupt file is named in the list or at promotion, and the policy stays as it is."""
     (shop / "models" / "small" / "2" / "manifest.yaml").write_text("name: [")
