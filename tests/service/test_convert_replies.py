@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import errors
-from engine.errors import BodyConflict, InvalidInput, JournalUnavailable, NotFound, Overloaded, Violation
+from engine.errors import BodyConflict, InvalidInput, JournalUnavailable, Leaving, NotFound, Overloaded, Violation
 from engine.schema import DERIVED, FIELDS
 from engine.service import convert
 from engine.service._generated.arbiter.v1 import decision_pb2, policy_pb2
@@ -141,6 +141,7 @@ def _examples() -> list[errors.ArbiterError]:
         "InvalidInput": InvalidInput([Violation("event.id", "is required")]),
         "BodyConflict": BodyConflict("e1", b"\x01", b"\x02"),
         "Overloaded": Overloaded(1_250),
+        "Leaving": Leaving(150),
     }
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.ArbiterError)]
     return [special.get(c.__name__) or c("/var/secret.sqlite is locked") for c in classes]
