@@ -64,7 +64,7 @@ def command(event: Any, as_json: bool, misses: bool, dry_run: bool, folder: Path
     """
     settings = settings_of(folder, flags)
     with _scratch_state(settings) as quiet:
-        explanation = asyncio.run(consider(quiet, read(event.read())))
+        explanation = asyncio.run(consider(quiet, read(event.read(), getattr(event, "name", "-"))))
     if as_json:
         sys.stdout.write(orjson.dumps(as_document(explanation), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -73,12 +73,13 @@ def command(event: Any, as_json: bool, misses: bool, dry_run: bool, folder: Path
         raise click.exceptions.Exit(PROBLEMS)
 
 
-def read(data: bytes) -> Event:
-    """The event of a JSON text; InvalidInput with every wrong field."""
+def read(data: bytes, name: str) -> Event:
+    """The event of a JSON text; InvalidInput with every wrong field, or with the place where it stops being JSON."""
     try:
-        document = orjson.loads(data)
+        document = orjson.loads(data.rstrip())
     except orjson.JSONDecodeError as problem:
-        raise InvalidInput([Violation(f"line {problem.lineno}", f"is not JSON: {problem.msg}")]) from None
+        place = f"{name}:{problem.lineno}:{problem.colno}"
+        raise InvalidInput([Violation(place, f"is not JSON: {problem.msg}")]) from None
     if not isinstance(document, dict):
         raise InvalidInput([Violation("event", "must be one JSON object")])
     return read_event(document, now_us=time.time_ns() // 1000)

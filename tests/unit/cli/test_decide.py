@@ -103,7 +103,7 @@ def test_a_degraded_decision_ends_with_1(call, folder):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"{", "line 1: is not JSON"),
+        (b"{\n", ":1:2: is not JSON"),
         (b"[]", "event: must be one JSON object"),
         (payment(txn__currency="XXY", txn__amount_minor=-1, user__agee=3), "txn.currency: is not an ISO 4217"),
         (payment(card__token="4111111111111111"), "card.token: looks like a card number"),
