@@ -41,7 +41,7 @@ long: setup  ## Soak, fuzz and long differential runs
 	@ARBITER_LONG=1 $(BIN)/python -m pytest
 
 lock: setup  ## Renew requirements.txt from pyproject.toml
-	@$(BIN)/pip-compile --quiet --extra otel --extra dev --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	@$(BIN)/pip-compile --quiet --extra otel --extra cluster --extra dev --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-header --annotation-style line --strip-extras -o requirements.txt pyproject.toml
 
 protos: setup  ## Generate the protobuf code anew
