@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.language.diagnostics import plain_letters
@@ -29,7 +30,7 @@ _RAW_STYLES = {s: re.compile(e, re.DOTALL) for s, e in {
     '"': r'[^"\r\n]*"', "'": r"[^'\r\n]*'", '"""': r'.*?"""', "'''": r".*?'''",
 }.items()}  # fmt: skip
 _ESCAPE = re.compile(
-    r"\\(?:([abfnrtv\\?\"'`])|[xX]([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2}))"
+    r"\\(?:([abfnrtv\\?\"'`])|[xX]([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|.)", re.DOTALL
 )
 _PLAIN_ESCAPES = dict(zip("abfnrtv\\?\"'`", "\a\b\f\n\r\t\v\\?\"'`", strict=True))
 
@@ -124,45 +125,23 @@ def _text(text: str, start: int, opening: str) -> Token:
     if match is None:
         raise SyntaxMistake("E202", f"the text that begins with {opening} is not closed", start, len(opening))
     body = text[body_start : match.end() - len(quotes)]
-    value: str | bytes = body
-    if "r" not in prefix:
-        value = _unescape_bytes(body, body_start) if "b" in prefix else _unescape(body, body_start)
-    elif "b" in prefix:
-        value = body.encode("utf-8", "surrogatepass")
+    given = body if "r" in prefix else _ESCAPE.sub(partial(_escaped, body_start, "b" in prefix), body)
+    value = given.encode("utf-8", "surrogatepass" if "r" in prefix else "surrogateescape") if "b" in prefix else given
     return Token("literal", text[start : match.end()], start, match.end(), value)
 
 
-def _unescape(body: str, start: int) -> str:
-    return "".join(part if isinstance(part, str) else chr(part) for part in _parts(body, start, bytes_allowed=False))
-
-
-def _unescape_bytes(body: str, start: int) -> bytes:
-    parts = _parts(body, start, bytes_allowed=True)
-    return b"".join(part.encode("utf-8") if isinstance(part, str) else bytes([part]) for part in parts)
-
-
-def _parts(body: str, start: int, *, bytes_allowed: bool) -> list[str | int]:
-    """Plain stretches as text, numeric escapes as numbers; carriage returns are kept as written."""
-    found: list[str | int] = []
-    i = 0
-    while i < len(body):
-        at = body.find("\\", i)
-        if at < 0:
-            found.append(body[i:])
-            break
-        found.append(body[i:at])
-        match = _ESCAPE.match(body, at)
-        wide = match and (match.group(3) or match.group(4))
-        if match is None or (bytes_allowed and wide):
-            what = "in bytes" if match else "in a text"
-            hint = "write `\\\\` for a backslash, or put r before the quotes"
-            raise SyntaxMistake("E203", f"`{body[at : at + 2]}` is not an escape {what}", start + at, 2, hint)
-        if match.group(1):
-            found.append(_PLAIN_ESCAPES[match.group(1)])
-        else:
-            number = int(match.group(5), 8) if match.group(5) else int(match.group(2) or wide or "", 16)
-            if wide and (number > 0x10FFFF or 0xD800 <= number <= 0xDFFF):
-                raise SyntaxMistake("E203", f"U+{number:X} is not a character", start + at, len(match.group()))
-            found.append(number)
-        i = match.end()
-    return found
+def _escaped(start: int, in_bytes: bool, match: re.Match[str]) -> str:
+    """The character of an escape in a text; in bytes a numeric one stands for a byte, so it is kept from encoding."""
+    plain, byte, octal, wide = match[1], match[2], match[3], match[4] or match[5]
+    if plain:
+        return _PLAIN_ESCAPES[plain]
+    if wide and not in_bytes:
+        if int(wide, 16) > 0x10FFFF or 0xD800 <= int(wide, 16) <= 0xDFFF:
+            raise SyntaxMistake("E203", f"U+{int(wide, 16):X} is not a character", start + match.start(), len(match[0]))
+        return chr(int(wide, 16))
+    if not (byte or octal):
+        hint = "write `\\\\` for a backslash, or put r before the quotes"
+        what = "in bytes" if wide else "in a text"
+        raise SyntaxMistake("E203", f"`{match[0][:2]}` is not an escape {what}", start + match.start(), 2, hint)
+    number = int(byte, 16) if byte else int(octal, 8)
+    return chr(number + 0xDC00 if in_bytes and number > 0x7F else number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from dataclasses import dataclass
 
 
@@ -27,6 +27,8 @@ ORDERED = NUMBERS | {BOOL, STRING, BYTES, TIMESTAMP, DURATION}
 _SIMPLE = {
     t.name: t for t in (BOOL, INT, UINT, DOUBLE, STRING, BYTES, NULL, DYN, TIMESTAMP, DURATION, IP, CIDR, TYPE)
 }  # fmt: skip
+_HOLDING = {"list": (DYN,), "map": (STRING, DYN)}
+"""What a bare `list` or `map` holds."""
 
 
 def list_of(item: Type) -> Type:
@@ -41,34 +43,22 @@ def map_of(key: Type, value: Type) -> Type:
 
 def parse_type(text: str) -> Type:
     """Read `double`, `list(string)`, `map(string, dyn)`; bare `list` and `map` hold dyn. ValueError if it isn't one."""
-    tokens = re.findall(r"\w+|[(),]", text)
-    if "".join(tokens) != re.sub(r"\s", "", text):
-        raise ValueError(f"{text!r} is not a type")
-    found, rest = _parse(tokens, text)
-    if rest:
-        raise ValueError(f"{text!r} is not a type: unexpected {rest[0]!r}")
-    return found
+    try:
+        return _parsed(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError) as problem:
+        why = f": {problem}" if type(problem) is ValueError else ""
+        raise ValueError(f"{text!r} is not a type{why}") from None
 
 
-def _parse(tokens: list[str], text: str) -> tuple[Type, list[str]]:
-    name, rest = (tokens[0], tokens[1:]) if tokens else ("", [])
-    if name in _SIMPLE:
-        return _SIMPLE[name], rest
-    if name not in ("list", "map"):
-        raise ValueError(f"{text!r} is not a type: {name!r} is unknown; use {', '.join(_SIMPLE)}, list(…) or map(…)")
-    args: list[Type] = []
-    if rest[:1] == ["("]:
-        while rest and rest[0] != ")":
-            item, rest = _parse(rest[1:], text)
-            args.append(item)
-        if not rest:
-            raise ValueError(f"{text!r} is not a type: `)` is missing")
-        rest = rest[1:]
-    wanted = 1 if name == "list" else 2
-    if args and len(args) != wanted:
-        raise ValueError(f"{text!r} is not a type: {name} takes {wanted}")
-    filled = args or ([DYN] if name == "list" else [STRING, DYN])
-    return Type(name, tuple(filled)), rest
+def _parsed(node: ast.expr) -> Type:
+    name, given = (ast.unparse(node.func), node.args) if isinstance(node, ast.Call) else (ast.unparse(node), None)
+    if name in _SIMPLE and given is None:
+        return _SIMPLE[name]
+    if name not in _HOLDING:
+        raise ValueError(f"{name!r} is unknown; use {', '.join(_SIMPLE)}, list(…) or map(…)")
+    if given is not None and len(given) != len(_HOLDING[name]):
+        raise ValueError(f"{name} takes {len(_HOLDING[name])}")
+    return Type(name, _HOLDING[name] if given is None else tuple(map(_parsed, given)))
 
 
 def fits(given: Type, wanted: Type) -> bool:
