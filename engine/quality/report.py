@@ -18,23 +18,14 @@ from engine.batch.numbers import masked
 from engine.batch.quarantine import Quarantine
 from engine.batch.read import columns_of
 from engine.batch.tally import Repeats
+from engine.page import COLOURS, Cell, Html, Page, Value
 from engine.quality.expectations import Watch, load_expectations
 from engine.quality.findings import SEVERITIES, Finding, finding, judge, moment
 from engine.quality.profile import DAY_US, EXAMPLES, Column, Profile, look_through, weighted
 
-_BARS, _WIDTH, _HEIGHT = 40, 240, 56
+_BARS, _HEIGHT = 40, 56
 _DIMENSIONS = ("completeness", "validity", "uniqueness", "consistency", "timeliness")
-_COLOURS = {"error": "#c8321f", "warning": "#b7791f", "info": "#3d6f99"}
-_STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;max-width:74rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
-table{border-collapse:collapse;width:100%;margin:.5rem 0 1.5rem}tr{break-inside:avoid}
-td,th{padding:.35rem .7rem;border-bottom:1px solid #dde3ea;text-align:left;vertical-align:top}
-.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small{color:#4a5866}code{font-size:12px}
-b.tag{color:#fff;border-radius:3px;padding:.05rem .45rem;font-weight:600;font-size:12px}h2{margin-top:2rem}
-.cards{display:flex;gap:1rem;flex-wrap:wrap}.cards div{border:1px solid #dde3ea;border-radius:6px;padding:.5rem 1rem}
-.cards strong{display:block;font-size:1.4rem}thead{display:table-header-group}
-@media print{body{margin:0;max-width:none;font-size:11px}*{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
-"""
+_TONES = {"error": "bad", "warning": "warn", "info": "grey"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,37 +117,36 @@ def _ends(column: Column) -> tuple[str | float | None, str | float | None]:
 
 def as_page(report: Report) -> str:
     """The report as HTML."""
-    profile, title = report.profile, f"Data report: {escape(Path(report.profile.name).name)}"
-    cards = [("rows", f"{profile.rows:,}"), ("columns", str(len(profile.columns)))]
-    cards += [(f"{word}s" if word != "info" else "notes", str(sum(f.severity == word for f in report.findings)))
-              for word in reversed(SEVERITIES)]  # fmt: skip
-    parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",
-        f"<h1>{title}</h1><div class=cards>",
-        *(f"<div><strong>{value}</strong>{name}</div>" for name, value in cards), "</div>",
-    ]  # fmt: skip
+    profile = report.profile
+    page = Page(f"Data report: {Path(profile.name).name}")
+    counts = {word: sum(each.severity == word for each in report.findings) for word in reversed(SEVERITIES)}
+    page.cards({"rows": profile.rows, "columns": len(profile.columns), "errors": counts["error"],
+                "warnings": counts["warning"], "notes": counts["info"]})  # fmt: skip
     for dimension in _DIMENSIONS:
-        found = [each for each in report.findings if each.dimension == dimension]
-        lines = "".join(map(_finding, found)) or "<tr><td>nothing found</td></tr>"
-        parts.append(f"<h2>{dimension.capitalize()}</h2><table>{lines}</table>")
-    parts.append(
-        "<h2>Columns</h2><table><thead><tr><th>column<th class=n>missing<th class=n>different<th>values</thead>"
-    )
-    parts += [_column(column, profile) for column in profile.columns]
-    return "\n".join(parts) + "</table></html>\n"
+        page.heading(dimension.capitalize())
+        rows = [_finding(each) for each in report.findings if each.dimension == dimension]
+        if rows:
+            page.table(("", "column", "rows", "what, where, and how to mend it"), rows, (0, 1, 3))
+        else:
+            page.note("nothing found")
+    page.heading("Columns")
+    columns = [_column(column, profile) for column in profile.columns]
+    page.table(("column", "missing", "different", "values"), columns, (0, 3))
+    return page.text()
 
 
-def _finding(each: Finding) -> str:
-    shown = " · ".join(
-        (f"row {row:,}: " if row else "") + f"<code>{escape(text)}</code>" for row, text in each.examples
-    )
+def _under(first: str, *others: str) -> Html:
+    """A text with smaller lines below it."""
+    return Html("<br>".join([escape(first), *(f"<small>{escape(other)}</small>" for other in others)]))
+
+
+def _finding(each: Finding) -> tuple[Value, ...]:
+    shown = " · ".join((f"row {row:,}: " if row else "") + text for row, text in each.examples)
     return (
-        f"<tr><td style='width:5.5rem'><b class=tag style='background:{_COLOURS[each.severity]}'>{each.severity}</b>"
-        f"<td style='width:11rem'>{escape(each.column) or 'whole rows'}<br><small>{each.check}</small>"
-        f"<td class=n style='width:7rem'>{'about ' * each.about}{each.count:,}"
-        f"<br><small>{share_text(each.share)}</small>"
-        f"<td>{escape(each.message)}<br><small>{shown}</small><br><small>→ {escape(each.mend)}</small></tr>"
-    )
+        Cell(each.severity, _TONES[each.severity], tag=True), _under(each.column or "whole rows", each.check),
+        _under(f"{'about ' * each.about}{each.count:,}", share_text(each.share)),
+        _under(each.message, shown, f"→ {each.mend}"),
+    )  # fmt: skip
 
 
 def share_text(share: float) -> str:
@@ -164,18 +154,31 @@ def share_text(share: float) -> str:
     return f"{share:.2%}" if share >= 0.0001 or not share else "< 0.01%"
 
 
-def _column(column: Column, profile: Profile) -> str:
-    rows = max(1, column.rows)
-    full = _svg([_bar(0, 0, _WIDTH * (1 - column.missing / rows), 8, "#1b7f4d")], 8, "share of rows with a value", True)
+def _column(column: Column, profile: Profile) -> tuple[Value, ...]:
+    share = column.missing / max(1, column.rows)
     if column.kind == "text" or column.key:
         picture = _words(column)
     else:
         counts = [(day * DAY_US, n) for day, n in profile.days.items()] if column is profile.clock else column.values
         picture = _histogram(column, [(each[0], each[1]) for each in counts])
+    missing = _under(f"{column.missing:,}", share_text(share)).markup + "<br>"
     return (
-        f"<tr><td>{escape(column.name)}<br><small>{'key' if column.key else column.kind}</small>"
-        f"<td class=n>{column.missing:,}<br><small>{share_text(column.missing / rows)}</small><br>{full}"
-        f"<td class=n>{'about ' * (column.tally.scale > 1)}{column.distinct:,}<td>{picture}</tr>"
+        _under(column.name, "key" if column.key else column.kind),
+        Html(missing + _bar(1 - share, "share of rows with a value")),
+        f"{'about ' * (column.tally.scale > 1)}{column.distinct:,}", Html(picture),
+    )  # fmt: skip
+
+
+def _bar(share: float, label: str) -> str:
+    return f'<meter value="{share:.4f}" aria-label="{label}"></meter>'
+
+
+def _words(column: Column) -> str:
+    """The commonest values."""
+    often = sorted(column.tally.counts.items(), key=lambda item: (-item[1][0], item[1][1]))[:5]
+    return "<br>".join(
+        f"{_bar(count / often[0][1][0], 'rows')} <small>{escape(masked(value, column.private))} × {count:,}</small>"
+        for value, (count, _) in often
     )
 
 
@@ -186,35 +189,11 @@ def _histogram(column: Column, counts: Sequence[tuple[float, int]]) -> str:
     low, high = weighted(counts, 0.005, 0.995)
     values, weights = np.array(counts, np.float64).T
     heights, edges = np.histogram(values, _BARS, (low, high if high > low else low + 1), weights=weights)
-    top, step = max(1.0, float(heights.max())), _WIDTH / _BARS
-    bars = [
-        _bar(i * step, _HEIGHT * (1 - h / top), step - 1, _HEIGHT * h / top, "#3d6f99") for i, h in enumerate(heights)
-    ]
+    tall = heights / max(1.0, float(heights.max())) * _HEIGHT
+    bars = "".join(f"M{6 * at + 3} {_HEIGHT}v-{height:.1f}" for at, height in enumerate(tall))
     as_text = moment if column.kind == "time" else lambda number: f"{number:,.6g}"
     return (
-        _svg(bars, _HEIGHT, f"{column.name} by size") + f"<br><small>{as_text(edges[0])} … {as_text(edges[-1])}</small>"
-    )
-
-
-def _words(column: Column) -> str:
-    """The commonest values."""
-    often = sorted(column.tally.counts.items(), key=lambda item: (-item[1][0], item[1][1]))[:5]
-    top = max((known[0] for _, known in often), default=1)
-    return "".join(
-        f"<div>{_svg([_bar(0, 1, 90 * known[0] / top, 9, '#3d6f99')], 10, 'rows', width=94)} "
-        f"<small>{escape(masked(value, column.private))} × {known[0]:,}</small></div>"
-        for value, known in often
-    )
-
-
-def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}" fill="{colour}"/>'
-
-
-def _svg(bars: Sequence[str], height: int, label: str, framed: bool = False, width: int = _WIDTH) -> str:
-    ground = _bar(0, 0, width, height, "#f3d9d4") if framed else ""
-    drawn = 100 if framed else width
-    return (
-        f'<svg width="{drawn}" height="{height}" viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(label)}">{ground}{"".join(bars)}</svg>'
+        f'<svg width="{6 * _BARS}" height="{_HEIGHT}" role="img" aria-label="{escape(column.name)} by size">'
+        f'<path d="{bars}" stroke="{COLOURS[0]}" stroke-width="5"/></svg>'
+        f"<br><small>{as_text(edges[0])} … {as_text(edges[-1])}</small>"
     )
