@@ -41,7 +41,7 @@ def combine(
     `challenge_passed`: a challenge that the payment has passed meets CHALLENGE, so it counts as ALLOW from here on;
     REVIEW and DECLINE stand.
     """
-    stated = [(source, _action_of(source.outcome, default_actions)) for source in sources]
+    stated = [(source, action_of(source.outcome, default_actions)) for source in sources]
     if challenge_passed:
         stated = [(source, Action.ALLOW if action is Action.CHALLENGE else action) for source, action in stated]
     tier = max((s.outcome.tier for s, _ in stated if s.outcome.tier), default=Tier.LOW)
@@ -66,7 +66,7 @@ def band_of(bands: Sequence[Band], score: float) -> Band | None:
     return reached[-1] if reached else None
 
 
-def _action_of(outcome: Outcome, defaults: Mapping[Tier, Action]) -> Action | None:
+def action_of(outcome: Outcome, defaults: Mapping[Tier, Action]) -> Action | None:
     """A source with both gives its own action; one with only a tier that tier's default."""
     if outcome.action is not None or outcome.tier is None:
         return outcome.action

@@ -21,7 +21,8 @@ from engine.policy.steps import PatternPlan
 from engine.values import Result, Row, RuleHit
 
 Tell = Callable[[RowResult], None]
-_SHARE_BY = ("user.id", "card.token", "device.id", "payment.id")
+SHARE_BY = ("user.id", "card.token", "device.id", "payment.id")
+"""By the first of these that an event names its share in a rollout is drawn."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class RuleSet:
 
     def share(self, rule: Rule, row: Row) -> float:
         """A stable number in [0, 1) for a rule and a person: raising a rollout keeps those who were in."""
-        who = next((f"{name}|{row[name]}" for name in _SHARE_BY if name in row), "")
+        who = next((f"{name}|{row[name]}" for name in SHARE_BY if name in row), "")
         return share_of(f"rollout|{rule.id.partition('#')[0]}|{who}", self.secret)
 
     @cached_property

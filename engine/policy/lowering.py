@@ -105,18 +105,18 @@ class Lowering:
 
         for source in sources:
             for snooze in self.snoozes.get(source.reason.source, ()):
-                if snooze.holds(row, at_us) and self._ordinary(None, source):
+                if snooze.holds(row, at_us) and self.ordinary(None, source):
                     cancel("snooze", snooze, source.__eq__)
         for allow in self.allow:
             entry = allow.allowance(row, at_us)
             if entry is not None and entry.rulesets & self.sets_of.get(row["event.kind"], frozenset()):
-                cancel("allow", entry, partial(self._ordinary, entry.rulesets))
+                cancel("allow", entry, partial(self.ordinary, entry.rulesets))
         share = self._chance(left, row, at_us) if control else 0.0
-        if self.control is not None and share and self._draw(row, at_us) < share:
-            cancel("control", self.control, partial(self._ordinary, None))
+        if self.control is not None and share and self.draw(row, at_us) < share:
+            cancel("control", self.control, partial(self.ordinary, None))
         return left, lowered, share
 
-    def _ordinary(self, rulesets: frozenset[str] | None, source: Source) -> bool:
+    def ordinary(self, rulesets: frozenset[str] | None, source: Source) -> bool:
         """The band, or a hit of one of the rule sets (None: of any) that is not final."""
         rule = self.rules.get(source.reason.source)
         if rule is None:
@@ -133,13 +133,13 @@ class Lowering:
             return 0.0
         severe = any(
             (s.outcome.tier or 0) > Tier.LOW or (s.outcome.action or 0) > Action.ALLOW
-            for s in left if self._ordinary(None, s)
+            for s in left if self.ordinary(None, s)
         )  # fmt: skip
-        return group.share if severe and not any(rule and rule.final for rule in rules) and _drawn_by(row) else 0.0
+        return group.share if severe and not any(rule and rule.final for rule in rules) and drawn_by(row) else 0.0
 
-    def _draw(self, row: Row, at_us: int) -> float:
+    def draw(self, row: Row, at_us: int) -> float:
         """A stable number in [0, 1) for a device, else a card, in one week."""
-        text = f"control|{_drawn_by(row)}|{(at_us + _MONDAY_US) // _WEEK_US}"
+        text = f"control|{drawn_by(row)}|{(at_us + _MONDAY_US) // _WEEK_US}"
         return share_of(text, self.secret)
 
 
@@ -148,7 +148,8 @@ def share_of(text: str, secret: bytes) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), key=secret, digest_size=8).digest(), "little") / 2**64
 
 
-def _drawn_by(row: Row) -> str:
+def drawn_by(row: Row) -> str:
+    """Whose draw it is in the control group; "" = nobody's, and then it does nothing."""
     return next((f"{name}|{row[name]}" for name in ("device.id", "card.token") if name in row), "")
 
 

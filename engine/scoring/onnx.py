@@ -45,7 +45,7 @@ class Model:
             session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions share no base class
             raise ModelError(f"onnxruntime can't load the model: {error}") from error
-        self.features = tuple(features)
+        self.features, self.data = tuple(features), data
         self._run = session.run
         self._outputs = [OUTPUT]
         self._pack = struct.Struct(f"{len(features)}f").pack
