@@ -130,10 +130,6 @@ def _strictly(operation: Callable[..., Any], *values: Any) -> Any:
     return operation(*values) if special is None else special
 
 
-def _literal(node: ast.Literal, scope: Scope) -> Any:
-    return node.value
-
-
 def _name(node: ast.Name, scope: Scope) -> Any:
     if node.local:
         return scope.local[node.path]
@@ -141,22 +137,6 @@ def _name(node: ast.Name, scope: Scope) -> Any:
     if not scope.row:
         return value
     return UNKNOWN if value is None else from_row(value, node.type)
-
-
-def _present(node: Present, scope: Scope) -> bool:
-    return scope.values.get(node.path) is not None or (not scope.row and node.path in scope.values)
-
-
-def _unresolved(node: ast.Ident, scope: Scope) -> Failure:
-    return Failure(f"unknown name `{node.name}`")
-
-
-def _call(node: ast.Call, scope: Scope) -> Failure:
-    return Failure(f"unknown function `{node.function}`")
-
-
-def _message(node: ast.Message, scope: Scope) -> Failure:
-    return Failure(f"`{node.name}` would be a protobuf message, which don't exist here")
 
 
 def _select(node: ast.Select, scope: Scope) -> Any:
@@ -173,32 +153,11 @@ def _field(node: ast.Select, operand: Any) -> Any:
     return Failure(f"no key `{node.field}`") if value is MISSING else inward(value)
 
 
-def _index(node: ast.Index, scope: Scope) -> Any:
-    return _strictly(item, run(node.operand, scope), run(node.key, scope))
-
-
-def _unary(node: ast.Unary, scope: Scope) -> Any:
-    operand = run(node.operand, scope)
-    return negate(operand) if node.operator == "!" else _strictly(negative, operand)
-
-
-def _binary(node: ast.Binary, scope: Scope) -> Any:
-    return _strictly(partial(binary, node.operator), run(node.left, scope), run(node.right, scope))
-
-
-def _logic(node: ast.Logic, scope: Scope) -> Any:
-    return combine(node.operator, (run(operand, scope) for operand in node.operands))
-
-
 def _conditional(node: ast.Conditional, scope: Scope) -> Any:
     condition = run(node.condition, scope)
     if condition is True or condition is False:
         return run(node.then if condition else node.otherwise, scope)
     return _no_bool(condition, "?:")
-
-
-def _list(node: ast.ListNode, scope: Scope) -> Any:
-    return _all_known([run(part, scope) for part in node.items])
 
 
 def _all_known(items: list[Any]) -> Any:
@@ -286,8 +245,18 @@ def _no_bool(value: Any, where: str) -> Any:
 
 
 _RULES: dict[type[Node], Callable[[Any, Scope], Any]] = {
-    ast.Literal: _literal, ast.Name: _name, Present: _present, ast.Ident: _unresolved, ast.Select: _select,
-    ast.Index: _index, ast.Unary: _unary, ast.Binary: _binary, ast.Logic: _logic, ast.Conditional: _conditional,
-    ast.ListNode: _list, ast.MapNode: _map, ast.Macro: _macro, ast.Call: _call, ast.Message: _message,
-    Apply: _apply, InList: _in_list, Coalesce: _coalesce,
+    ast.Literal: lambda node, _: node.value, ast.Name: _name, ast.Select: _select, ast.Conditional: _conditional,
+    ast.MapNode: _map, ast.Macro: _macro, Apply: _apply, InList: _in_list, Coalesce: _coalesce,
+    Present: lambda node, scope: (
+        scope.values.get(node.path) is not None or (not scope.row and node.path in scope.values)),
+    ast.Index: lambda node, scope: _strictly(item, run(node.operand, scope), run(node.key, scope)),
+    ast.Unary: lambda node, scope: (
+        negate(run(node.operand, scope)) if node.operator == "!" else _strictly(negative, run(node.operand, scope))),
+    ast.Binary: lambda node, scope: (
+        _strictly(partial(binary, node.operator), run(node.left, scope), run(node.right, scope))),
+    ast.Logic: lambda node, scope: combine(node.operator, (run(operand, scope) for operand in node.operands)),
+    ast.ListNode: lambda node, scope: _all_known([run(part, scope) for part in node.items]),
+    ast.Ident: lambda node, _: Failure(f"unknown name `{node.name}`"),
+    ast.Call: lambda node, _: Failure(f"unknown function `{node.function}`"),
+    ast.Message: lambda node, _: Failure(f"`{node.name}` would be a protobuf message, which don't exist here"),
 }  # fmt: skip

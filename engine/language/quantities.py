@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import total_ordering
 from typing import Any, Final, Literal
 
 from engine.errors import ArbiterError
@@ -72,8 +71,7 @@ class UInt(int):
         return f"UInt({int(self)})"
 
 
-@total_ordering
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Timestamp:
     """A moment from year 1 to 9999 in nanoseconds since 1970 UTC; ValueError outside."""
 
@@ -83,12 +81,8 @@ class Timestamp:
         if not _TIME_MIN_NS <= self.ns <= _TIME_MAX_NS:
             raise ValueError("timestamp outside the years 0001 to 9999")
 
-    def __lt__(self, other: Timestamp) -> bool:
-        return self.ns < other.ns
 
-
-@total_ordering
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Duration:
     """A length of time in nanoseconds within 64 bits, about 292 years either way; ValueError outside."""
 
@@ -97,9 +91,6 @@ class Duration:
     def __post_init__(self) -> None:
         if not INT_MIN <= self.ns <= INT_MAX:
             raise ValueError("duration of more than 292 years")
-
-    def __lt__(self, other: Duration) -> bool:
-        return self.ns < other.ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,16 +107,11 @@ def timestamp_of(value: datetime) -> Timestamp:
     return Timestamp(_microseconds(value - _EPOCH) * 1000)
 
 
-def duration_of(value: timedelta) -> Duration:
-    """From a timedelta."""
-    return Duration(_microseconds(value) * 1000)
-
-
 def _microseconds(span: timedelta) -> int:
     return (span.days * 86_400 + span.seconds) * 1_000_000 + span.microseconds
 
 
-_INWARD: dict[type, Any] = {datetime: timestamp_of, timedelta: duration_of}
+_INWARD: dict[type, Any] = {datetime: timestamp_of, timedelta: lambda span: Duration(_microseconds(span) * 1000)}
 
 
 def inward(value: Any) -> Any:

@@ -72,33 +72,33 @@ class Scalar:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """A YAML list."""
-
+class _Collection:
     source: Source
     start: int
     end: int
-    items: tuple[Node, ...]
-    length: int = 1
+
+    @property
+    def length(self) -> int:
+        """Characters under a caret: the first."""
+        return 1
 
     def position(self) -> Position:
-        """Where the list begins."""
+        """Where it begins: its first key or item, or its bracket."""
         return self.source.position(self.start)
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class Listing(_Collection):
+    """A YAML list."""
+
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table(_Collection):
     """A YAML mapping in written order; keys are scalars and unique."""
 
-    source: Source
-    start: int
-    end: int
     entries: tuple[tuple[Scalar, Node], ...]
-    length: int = 1
-
-    def position(self) -> Position:
-        """Where the mapping begins: its first key, or its brace."""
-        return self.source.position(self.start)
 
 
 Node = Scalar | Listing | Table
