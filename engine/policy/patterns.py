@@ -13,7 +13,7 @@ import hashlib
 import json
 import struct
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from itertools import pairwise
@@ -27,6 +27,9 @@ MAX_FACTS: Final = 50
 """Events of one entity that a pattern can reach back over: the newest that set a flag, the current one included."""
 MAX_WITHIN_US: Final = 3660 * 86_400_000_000
 """About ten years."""
+MOST_STEPS: Final = 12
+MOST_SAME: Final = 4
+MOST_FLAGS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,23 +212,28 @@ def _bits(steps: Iterable[Step]) -> int:
     return reduce(or_, [1 << step.flag for step in steps], 0)
 
 
-def _problems(patterns: Sequence[Pattern]) -> Iterable[str]:
+def problems_of(pattern: Pattern) -> Iterator[tuple[str, str]]:
+    """Every reason why a pattern can't be used, with the key that states it."""
+    steps, present = pattern.steps, sum(not step.absent for step in pattern.steps)
+    if not 2 <= present <= matcher.MAX_STEPS or len(steps) > MOST_STEPS:
+        yield "steps", f"a pattern has 2 to 8 steps, {MOST_STEPS} with those of `not`; here {present}, {len(steps)}"
+    elif steps[0].absent or steps[-1].absent:
+        yield "steps", "`not` stands first or last; it says what may not lie between two steps"
+    if sum(a.absent and not b.absent for a, b in pairwise(steps)) > 2:
+        yield "steps", "`not` stands in more than two places; split the pattern"
+    if not 1 <= pattern.within_us <= MAX_WITHIN_US:
+        yield "within", f"`within` is from 1us to {MAX_WITHIN_US // 86_400_000_000}d"
+    if len(set(pattern.same)) != len(pattern.same) or len(pattern.same) > MOST_SAME:
+        yield "same", f"`same` names one thing twice, or more than {MOST_SAME} beside the entity"
+    if any(not 0 <= step.flag < MOST_FLAGS for step in steps):
+        yield "steps", f"all patterns together have more than {MOST_FLAGS} different conditions"
+
+
+def _problems(patterns: Sequence[Pattern]) -> Iterator[str]:
     """Every reason why these patterns can't be used, each with the pattern's id."""
     for name, count in Counter(each.id for each in patterns).items():
         if count > 1:
             yield f"pattern {name!r}: this id is used {count} times; give each pattern its own"
     for each in patterns:
-        present = sum(not step.absent for step in each.steps)
-        if not 2 <= present <= matcher.MAX_STEPS or len(each.steps) > 12:
-            yield f"pattern {each.id!r}: {present} steps, {len(each.steps)} with absent ones; needs 2 to 8, at most 12"
-        elif each.steps[0].absent or each.steps[-1].absent:
-            yield f"pattern {each.id!r}: an absent step stands first or last; it must lie between two present ones"
-        if sum(a.absent and not b.absent for a, b in pairwise(each.steps)) > 2:
-            yield f"pattern {each.id!r}: absent steps stand in more than two places; split the pattern"
-        if not 1 <= each.within_us <= MAX_WITHIN_US:
-            yield f"pattern {each.id!r}: within {each.within_us} µs is outside 1 µs to ten years"
-        if len(set(each.same)) != len(each.same) or len(each.same) > 4:
-            yield f"pattern {each.id!r}: `same` names {list(each.same)}; give at most 4 different fields"
-        for step in each.steps:
-            if not 0 <= step.flag < 1024:
-                yield f"pattern {each.id!r}: step {step.name!r} has flag {step.flag}, outside 0..1023"
+        for _, problem in problems_of(each):
+            yield f"pattern {each.id!r}: {problem}"

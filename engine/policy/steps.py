@@ -10,10 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import PolicyError
 from engine.eventlog import NUMBER, TIME, Filter, LogLayout, LogView, hash64
-from engine.language import Diagnostics, Fields, Reader, Schema, check, compile_value, declare_codes, load_yaml
-from engine.policy.patterns import Fact, History, Pattern, PatternSet, Step
+from engine.language import (
+    Diagnostics,
+    Fields,
+    Position,
+    Reader,
+    Schema,
+    check,
+    compile_value,
+    declare_codes,
+    load_yaml,
+)
+from engine.policy.patterns import Fact, History, Pattern, PatternSet, Step, problems_of
 from engine.schema import ENTITIES, FIELDS, KINDS
 from engine.values import EntityEvent, EntityState, Row
 
@@ -104,38 +113,47 @@ def load_patterns(
     for path in sorted((folder / "patterns").glob("*.yaml")):
         name = f"patterns/{path.name}"
         top = reader.fields(load_yaml(path, diagnostics, name), {"patterns"}, {"note"})
-        patterns += [
-            loader.pattern(item)
-            for item in top.fields_list("patterns", {"id", "entity", "within", "steps", "signal", "meaning"}, {"same"})
-        ]
+        patterns += [loader.pattern(item) for item in top.fields_list("patterns", _KEYS)]
     diagnosed = diagnostics.failed
     return PatternPlan(PatternSet(() if diagnosed else patterns), loader.tests)
+
+
+_KEYS = frozenset({"id", "same", "within", "steps", "signal", "meaning"})
+_CONDITION = frozenset({"on", "when"})
 
 
 class _Loader:
     def __init__(self, schema: Schema, event_names: frozenset[str], diagnostics: Diagnostics) -> None:
         self._schema, self._event_names, self._diagnostics = schema, event_names, diagnostics
+        self._places: dict[str, Position] = {}
         self.tests: dict[str, tuple[StepTest, ...]] = {}
 
     def pattern(self, item: Fields) -> Pattern:
         """One pattern; its conditions join the entity's tests."""
-        entity = item.choice("entity", ENTITIES)
-        steps = [self._step(entity, step) for step in item.fields_list("steps", {"name"}, {"on", "when", "absent"})]
-        pattern = Pattern(
-            item.text("id"),
-            entity,
-            tuple(steps),
-            item.duration_us("within"),
-            item.choices("same", FIELDS),
-            item.text("signal"),
-        )
-        try:
-            PatternSet((pattern,))
-        except PolicyError as problem:
-            item.mistake("E508", str(problem), "id")
+        name, (entity, *joined) = item.text("id"), item.choices("same", (*ENTITIES, *FIELDS)) or ("",)
+        if name in self._places:
+            item.mistake("E508", f"the id `{name}` is used twice", "id", f"first at {self._places[name]}")
+        self._places.setdefault(name, item.position("id"))
+        if entity not in ENTITIES and "same" in item:
+            item.mistake(
+                "E508", "`same` begins with whose events are looked at", "same", f"one of {', '.join(ENTITIES)}"
+            )
+        steps = [self._step(entity, step) for step in item.fields_list("steps", (), {"name", "not", *_CONDITION})]
+        same = tuple(ENTITIES.get(field, field) for field in joined)
+        pattern = Pattern(name, entity, tuple(steps), item.duration_us("within"), same, item.text("signal"))
+        for key, problem in problems_of(pattern):
+            item.mistake("E508", problem, key)
         return pattern
 
-    def _step(self, entity: str, item: Fields) -> Step:
+    def _step(self, entity: str, step: Fields) -> Step:
+        absent = "not" in step
+        item = step.fields("not", {"name"}, _CONDITION) if absent else step
+        if absent and len(step.values) > 1:
+            step.mistake("E508", "what is not to happen stands wholly below `not`", "not")
+        elif "name" not in item and not absent:
+            step.mistake("E112", "missing `name`")
+        if not item.values.keys() & _CONDITION and item.node is not None:
+            item.mistake("E508", "a step without `on` and `when` would be every event")
         when = item.scalar("when")
         checked = check(when, self._schema, self._diagnostics) if when else None
         on = item.choice("on", KINDS, "")
@@ -143,7 +161,7 @@ class _Loader:
             (on,) if on else (), when.value if when else "", "", compile_value(checked) if checked else None
         )
         bit = self._bit(entity, wanted, checked is None or checked.names <= self._event_names)
-        return Step(item.text("name"), bit, item.boolean("absent", False))
+        return Step(item.text("name"), bit, absent)
 
     def _bit(self, entity: str, wanted: Filter, at_admission: bool) -> int:
         """Steps of one entity with one condition share a bit and a column."""

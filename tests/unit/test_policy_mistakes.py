@@ -157,3 +157,34 @@ def test_clear_lengths_of_time_are_taken(length, tmp_path):
     path.write_text(path.read_text().replace("window: 1h,", f"window: {length},", 1))
     first = next(a for a in load(folder).feature_set.aggregates if a.name == "user.payments_1h")
     assert first.window_us == parse_duration_us(length.replace("min", "m"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("same: [user]", "same: [device.id, user]", "3:11: error[E508]: `same` begins with whose events are looked at"),
+        ("same: [user]", "same: [usr]", "3:12: error[E116]: `usr` is not one of user, device"),
+        ("same: [user]", "same: [user, device, device.id]", "3:11: error[E508]: `same` names one thing twice"),
+        ("    same: [user]\n", "", "2:5: error[E112]: missing `same`"),
+        ("{name: password, on:", "{on:", "8:9: error[E112]: missing `name`"),
+        ("{name: password, on:", "{nmae: password, on:", "8:10: error[E111]: unknown key `nmae`"),
+        (", on: password_change}", "}", "8:9: error[E508]: a step without `on` and `when` would be every event"),
+        ("- {name: password, on: password_change}", "- not: {name: p, on: login}", "8:7: error[E508]: `not` stands"),
+        (
+            "      - {name: payment, on: payment}",
+            "      - {name: payment, on: payment}\n      - not: {name: p, on: login}",
+            "8:7: error[E508]: `not` stands first or last",
+        ),
+        (
+            "- {name: new device,",
+            "- {not: {name: p, on: login}, name: new device,",
+            "9:15: error[E508]: what is not to happen stands wholly below `not`",
+        ),
+        ("patterns:\n", "patterns:\n  - {id: takeover, same: [user], within: 1d, signal: a, meaning: a, steps: "
+         "[{name: a, on: login}, {name: b, on: payment}]}\n",
+         "3:9: error[E508]: the id `takeover` is used twice"),
+    ],
+)  # fmt: skip
+def test_a_pattern_that_can_not_be_is_refused_at_its_place(old, new, said, tmp_path):
+    """Each with what is wrong and what is wanted."""
+    assert f"patterns/takeover.yaml:{said}" in broken(tmp_path, "patterns/takeover.yaml", old, new)
