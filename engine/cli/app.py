@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "features": ("engine.cli.features", "Check, list and show features; build them for a file."),
     "models": ("engine.cli.models", "List, judge and compare models, and say which decides."),
     "rules": ("engine.cli.rules", "Check and test the policy."),
+    "report": ("engine.cli.report", "What happened: fraud, loss and what stopped it."),
     "rebuild": ("engine.cli.rebuild", "Derive all profiles anew from the journal."),
     "bench": ("engine.cli.bench", "Run a benchmark of this project."),
     "completion": ("engine.cli.completion", "Print the completion script of a shell."),

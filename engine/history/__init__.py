@@ -1,0 +1,1 @@
+"""What decisions were worth: labels by week, money, a draft against what was live, and the risk report."""
