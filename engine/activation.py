@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +37,11 @@ class Load(Protocol):
 def now_us() -> int:
     """The time of this machine, µs."""
     return time.time_ns() // 1000
+
+
+def awaits(live: Activation) -> str:
+    """What a worker says for as long as the stored logs lack columns of the program that was activated."""
+    return f"{live.digest[:12]} goes live as soon as the keeper has derived its log columns from the journal"
 
 
 class Activations:
@@ -100,6 +106,15 @@ class Activations:
                 "run: arbiter policy activate --reason 'the first policy'"
             )
         return self.follow(program, self.go_live(program, bundle, live.seq if live else 0))
+
+    def fitting(self, shape: str) -> tuple[Program, Activation] | None:
+        """The newest program that was live and that logs of a shape serve; None when none of the last 50 does."""
+        for one in self.store.activations(50):
+            with suppress(PolicyError, NotFound):
+                program = self.of(self.bundle(one.digest))
+                if program.features.shape == shape:
+                    return program, one
+        return None
 
     def current(self) -> Program:
         """The live program, or the folder's where nothing is live yet."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from engine.activation import Activations, now_us
-from engine.bulk import replay
+from engine.bulk import backfill, replay
 from engine.errors import NotFound, PolicyError
 from engine.explaining import Explainers, Follower
 from engine.hindsight import Hindsight
@@ -102,17 +103,35 @@ async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, 
     """The background work of an installation, until cancelled."""
     profiles, journal = open_stores(settings)
     journal.open()
-    renew = open_activations(settings, journal, with_models=False).current
-    program = renew()
+    activations = open_activations(settings, journal, with_models=False)
+    program = activations.current()
+    if profiles.stored_shape() not in {"", program.features.shape}:  # what is live waits for a backfill
+        program, _ = activations.fitting(profiles.stored_shape()) or (program, None)
     profiles.open(program.layouts)
     explain = Follower(journal, Explainers(settings.models), open_programs(settings, journal))
-    keeper = Keeper(program, profiles, journal, settings.state, sinks, renew, explain)
+    make_anew = partial(backfill_beside, settings)
+    keeper = Keeper(program, profiles, journal, settings.state, sinks, activations.current, explain, make_anew)
     keeper.recover()
     try:
         await keeper.run()
     finally:
         await profiles.close()
         await journal.close()
+
+
+def backfill_beside(settings: Settings, live: Program, wanted: Program, still: Callable[[], bool]) -> int:
+    """Make the live program's profiles into those of another while a server runs; returns the records read.
+
+    `still`: whether the other program is what is wanted, asked before anything changes.
+    """
+    profiles, journal = open_stores(settings)
+    journal.open()
+    profiles.open(live.layouts)
+    try:
+        return backfill(profiles, journal, wanted, settings.state, still)
+    finally:
+        asyncio.run(profiles.close())
+        asyncio.run(journal.close())
 
 
 def rebuild(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> int:

@@ -11,22 +11,25 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import orjson
 
+from engine.errors import ProfilesUnavailable
 from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
-from engine.profiles.store import Change, Merge
+from engine.profiles.store import Change, Merge, Pending
 from engine.program import Program
 from engine.projection import changes_about, stored_changes
-from engine.records import event_of
+from engine.records import attempt_record, event_of
 from engine.values import EntityEvent, Stored
 
 PARTS = 256
+CATCH_UPS, FEW = 20, 200
+"""So often at most a backfill reads on while the server runs, until no more records than these came meanwhile."""
 _ROW, _CHANGE = 0, 1
 _HEAD = struct.Struct("<BB17sI")
 """What follows (a log row or a change), entity number, profile key, bytes that follow."""
@@ -151,6 +154,46 @@ def _spill_admitted(spill: Spill, program: Program, journal: SqliteJournal, stor
     assert told is not None, f"{stored.record.id} was admitted but never recorded"
     about = changes_about(told, journal.of_payment_now(told.record.payment_id))
     spill.add(entries_of(program, told), about, stored.record.number)
+
+
+def backfill(
+    old: SqliteProfiles, journal: SqliteJournal, program: Program, folder: Path, still: Callable[[], bool]
+) -> int:
+    """Make profiles for a program's layouts from the journal while a server runs, then put them in the old ones' place.
+
+    Returns how many records were read. Raises ProfilesUnavailable while an import is under way, and when the program is
+    not wanted any more. Whatever goes wrong before the end, SIGKILL too, leaves the old profiles as they are.
+    """
+    if not old.begin_bulk():
+        raise ProfilesUnavailable("an import is under way; profiles get other columns when it is done")
+    fresh = old.successor(program.layouts)
+    try:
+        count = more = replay(journal, fresh, program, 0, folder)
+        for _ in range(CATCH_UPS):
+            if more > FEW:
+                count += (more := replay(journal, fresh, program, fresh.reconciled(), folder))
+        fresh.checkpoint(0)
+        if not still():
+            raise ProfilesUnavailable("something else went live meanwhile; the profiles stay as they are")
+        old.hand_over(fresh, lambda pending: _rest(pending, journal, fresh, program, folder))
+    except BaseException:
+        old.end_bulk(old.reconciled())
+        fresh.discard()
+        raise
+    old.leave_bulk()
+    return count
+
+
+def _rest(
+    pending: Sequence[Pending], journal: SqliteJournal, fresh: SqliteProfiles, program: Program, folder: Path
+) -> None:
+    """What was journaled or admitted since, while nothing is admitted."""
+    replay(journal, fresh, program, fresh.reconciled(), folder)
+    spill = Spill(program, folder)
+    for admission in pending:  # those journaled while this reads as well: a row that is there already stays
+        attempt = attempt_record(admission.body, admission.number)
+        spill_record(spill, program, Stored(0, attempt, admission.since_us, ""))
+    spill.merge_into(fresh)
 
 
 @rare_collections()

@@ -132,6 +132,11 @@ class LogLayout:
         return log[:at] + bytes((value,)) + log[at + 1 :]
 
 
+def shape_of(digests: Mapping[str, str]) -> str:
+    """One digest of each entity's layout digest: logs of one shape serve every program of that shape; "" for none."""
+    return hashlib.blake2b(repr(sorted(digests.items())).encode(), digest_size=8).hexdigest() if digests else ""
+
+
 class LogView:
     """A log read for windows: the newest `keep` rows in order of (time, number); only what is asked for is decoded."""
 

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from engine.activation import LIVE_US, awaits, now_us
 from engine.bulk import entries_of, replay
 from engine.errors import ArbiterError, BodyConflict, Unavailable
 from engine.explaining import Follower
 from engine.journal.sqlite import SqliteJournal
 from engine.profiles.sqlite import SqliteProfiles
-from engine.profiles.store import Admit, Pending
+from engine.profiles.store import Admit, LayoutsMoved, Pending
 from engine.program import Program
 from engine.projection import changes_about, stored_changes
 from engine.records import attempt_record, event_of, settle_record
@@ -32,6 +33,7 @@ RECONCILE_S = 60.0
 UNDECIDED_AFTER_US = 60 * 1_000_000
 """An admission without a record for so long was given up: its caller's deadline has passed."""
 OUTBOX_S = 0.5
+FOLLOW_S = 1.0
 EXPLAIN_S = 0.2
 CHANGES_AT_ONCE = 500
 FIRST_RETRY_US = 2_000_000
@@ -51,9 +53,16 @@ class Keeper:
     def __init__(
         self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path,
         sinks: Mapping[str, Sink], load: Callable[[], Program] | None = None, explain: Follower | None = None,
+        backfill: Callable[[Program, Program, Callable[[], bool]], int] | None = None,
     ) -> None:  # fmt: skip
-        """`load` gives the program that the policy's folder holds now; without it the first one stays."""
-        self._explain = explain
+        """`load` gives the live program; without it the first one stays.
+
+        `backfill` makes profiles of one program into those of another, in stores of its own and for as long as that is
+        wanted; it says how many records that took.
+        """
+        self._explain, self._backfill = explain, backfill
+        self._wanted: tuple[str, Program] = "", program
+        """Digest of what is live, and its program; the keeper's own differs until profiles have its columns."""
         self._program, self._profiles, self._journal = program, profiles, journal
         self._folder, self._sinks, self._load = folder, sinks, load
         self._applied = 0
@@ -66,6 +75,7 @@ class Keeper:
             self._every(CHECKPOINT_S, self.checkpoint),
             self._every(RECONCILE_S, self.reconcile),
             self._every(OUTBOX_S, self.dispatch),
+            self._every(FOLLOW_S, self.follow),
             *([self._every(EXPLAIN_S, self._explain.follow)] if self._explain else ()),
         )
 
@@ -84,6 +94,35 @@ class Keeper:
         self._journal.checkpoint(RESTART_OVER_BYTES)
         if self._profiles.checkpoint(RESTART_OVER_BYTES):
             self._profiles.mark_reconciled(seq)
+
+    async def follow(self) -> None:
+        """When what went live asks for other columns, derive profiles that have them from the journal, and go on there.
+
+        It begins when every worker could take the program but for the columns. Until the end they decide with the one
+        before, and with the new one from the same moment on.
+        """
+        store = self._journal.programs
+        newest = store.newest()
+        if newest is None or self._load is None or self._backfill is None:
+            return
+        if newest.digest != self._wanted[0]:
+            self._wanted = newest.digest, await asyncio.to_thread(self._load)
+        program, workers = self._wanted[1], store.workers(now_us() - LIVE_US)
+        behind = [worker for worker in workers if worker.program != newest.digest]
+        if program.features.shape == self._profiles.shape:
+            self._program = program
+            if not behind:
+                self._profiles.forget_older()
+        elif all(worker.problem == awaits(newest) for worker in behind):
+            self._log.info("deriving other log columns from the journal", program=newest.digest)
+            began_s = time.monotonic()
+            count = await asyncio.to_thread(
+                self._backfill, self._program, program, lambda: store.newest() == newest
+            )  # fmt: skip
+            self._profiles.adopt(program.layouts)
+            self._program = program
+            took_s = round(time.monotonic() - began_s, 1)
+            self._log.info("the logs have the columns", program=newest.digest, records=count, seconds=took_s)
 
     def recover(self) -> int:
         """At the start: bring in the records that profiles may have lost with the power; returns how many were read."""
@@ -118,7 +157,9 @@ class Keeper:
     def _renew(self) -> None:
         """Take the policy as it is now: rates, above all, may be newer than the keeper."""
         try:
-            self._program = self._load() if self._load else self._program
+            program = self._load() if self._load else self._program
+            if program.features.shape == self._profiles.shape:
+                self._program = program
         except ArbiterError as problem:
             self._log.warning("policy refused, the keeper goes on with the one before", reason=str(problem))
 
@@ -138,8 +179,14 @@ class Keeper:
         """Admit late what was decided while profiles were down; the number is journaled for rebuilds."""
         event = event_of(stored.record)
         changes = tuple(changes_about(stored, await self._journal.of_payment(stored.record.payment_id)))
-        request = Admit(event.id, event.digest, event.body, entries_of(self._program, stored), changes)
-        admission = await self._profiles.admit(request, None)
+        program = self._program
+        entries, shape = entries_of(program, stored), program.features.shape
+        try:
+            admission = await self._profiles.admit(
+                Admit(event.id, event.digest, event.body, entries, changes, shape), None
+            )
+        except LayoutsMoved:
+            return  # next time, with the columns of then
         body = orjson.dumps({"number": admission.number})
         record = Record("admitted", event.id, b"", event.time_us, "", body, b"", admission.number)
         self._journal.load([record])

@@ -7,6 +7,7 @@ journal must not fail, since a decision is durable before it is answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,7 +17,7 @@ from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, Profi
 from engine.journal.journal import Journal
 from engine.lockstep import Lockstep
 from engine.policy.signals import PatternMatcher
-from engine.profiles.store import Admit, Change, ProfileStore
+from engine.profiles.store import Admit, Change, LayoutsMoved, ProfileStore
 from engine.program import Case, Program
 from engine.projection import (
     disposition_changes,
@@ -132,11 +133,9 @@ class Pipeline:
 
         Between stages it gives way, so that the others of its group take the same stage next (`lockstep`).
         """
-        live, program, began = self.live, self.live.program, perf_counter()
-        case = program.open(event, self._clock.now_us(event.time_us))
-        opened = perf_counter()
-        case.admission = await self._admit(case, dry_run, deadline)
-        admitted = perf_counter()
+        began = perf_counter()
+        live, case, opened = await self._admitted(event, dry_run, deadline)
+        program, admitted = live.program, perf_counter()
         program.see(case)
         seen = perf_counter()
         await asyncio.sleep(0)
@@ -164,10 +163,9 @@ class Pipeline:
         """Take in an event without deciding about it; a known id gets the same receipt again."""
         if (known := await self._known(event)) is not None:
             return receipt_of(known, new=False)
-        program = self.live.program
-        case = program.open(event, self._clock.now_us(event.time_us))
         target = await self._result_changes(event)
-        case.admission = await self._admit(case, False, deadline, target)
+        live, case, _ = await self._admitted(event, False, deadline, target)
+        program = live.program
         program.see(case)
         _, sources = program.judge_user(case)
         risk = program.next_risk(case, sources)
@@ -209,6 +207,17 @@ class Pipeline:
             raise InvalidInput([Violation("id", "was recorded as an event before; a decision needs an id of its own")])
         return decision_of(stored)
 
+    async def _admitted(
+        self, event: Event, dry_run: bool, deadline: float | None, changes: Sequence[Change] = ()
+    ) -> tuple[Live, Case, float]:
+        """Open and admit an event with what is live; again, when the store has moved to other layouts meanwhile."""
+        while True:
+            live = self.live
+            case, opened = live.program.open(event, self._clock.now_us(event.time_us)), perf_counter()
+            with contextlib.suppress(LayoutsMoved):
+                case.admission = await self._admit(case, dry_run, deadline, changes)
+                return live, case, opened
+
     async def _admit(
         self, case: Case, dry_run: bool, deadline: float | None, changes: Sequence[Change] = ()
     ) -> Admission:
@@ -219,7 +228,8 @@ class Pipeline:
             if dry_run:
                 return Admission(0, await self._profiles.peek({e.entity: e.key for e in entries}), True)
             pending = attempt_body(event, pack_changes(changes), late=case.late)
-            request = Admit(event.id, event.digest, pending, entries, tuple(changes))
+            shape = case.program.features.shape
+            request = Admit(event.id, event.digest, pending, entries, tuple(changes), shape)
             return await self._profiles.admit(request, limit)
         except ProfilesUnavailable:
             case.degraded.append("profiles")

@@ -56,7 +56,7 @@ def flag_changes(program: Program, entries: Iterable[EntityEvent], step_flags: M
     """Pattern steps that only the features could tell."""
     plan = program.policy.plan
     return [
-        Change(e.entity, e.key, "flag", e.id, "", index, e.time_us)
+        Change(e.entity, e.key, "flag", e.id, program.layouts[e.entity].flags[index], None, e.time_us)
         for e in entries
         for index in plan.later_flags(e.entity, program.layouts[e.entity], step_flags.get(e.entity, 0))
     ]

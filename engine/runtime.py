@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 import structlog
 
-from engine.activation import Activations, now_us
-from engine.errors import ArbiterError, BodyConflict, NotFound, PolicyError, Unavailable
+from engine.activation import Activations, awaits, now_us
+from engine.errors import ArbiterError, BodyConflict, NotFound, Unavailable
 from engine.explanation import Explanation
 from engine.hindsight import Hindsight
 from engine.journal.sqlite import SqliteJournal
@@ -32,6 +32,8 @@ from engine.values import Activation, Admission, Assessment, Decision, Event, Re
 
 WATCH_S = 0.5
 PROBE_S = 1.0
+MOVED_S = 0.02
+MATCHER_GRACE_S = 2.0
 HEARTBEAT_S = 1.0
 RETRY_S = 5.0
 SETTLE_S = 0.2
@@ -82,6 +84,9 @@ class Runtime:
         self._live: Activation | None = None
         self._since_us, self._problem = 0, ""
         """Since when it decides with its program, and why it could not take another."""
+        self._going: asyncio.Task[None] | None = None
+        self._awaited: Activation | None = None
+        """What waits for other columns in the profiles, and for which activation."""
         self._refused = (0, 0.0)
         """The number of the activation that it could not take, and when it tries that again."""
 
@@ -104,10 +109,11 @@ class Runtime:
         signature = self._signature()
         await self.journal.start()
         try:
-            if watch:
-                program, self._live = self._activations.begin()
-            else:
-                program, _ = self._activations.draft()
+            wanted = self._activations.begin() if watch else None
+            program, self._live = wanted or (self._activations.draft()[0], None)
+            stored = self.profiles.stored_shape()
+            if watch and stored not in {"", program.features.shape}:  # until profiles have its columns
+                program, self._live = self._activations.fitting(stored) or (program, self._live)
             await self.profiles.start(program.layouts)
         except BaseException:
             await self.journal.close()
@@ -122,13 +128,18 @@ class Runtime:
             work = (self._watch(signature), self._probe(), self._heartbeat())
             self._tasks = [asyncio.create_task(one) for one in work]
             await self._sign_in()
+            if wanted is not None and wanted[0] is not program:
+                self._await_columns(*wanted)
 
     async def close(self) -> None:
         """Finish settlements, commit what is queued, release everything."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._going is not None and not self.profiles.moved():
+            self._going.cancel()
+        await asyncio.gather(*self._tasks, *([self._going] if self._going else []), return_exceptions=True)
         if self._pipeline is not None:
+            self.profiles.give_up()
             await self._pipeline.drain()
             with contextlib.suppress(Unavailable):
                 self._activations.store.sign_out(self._name)
@@ -212,8 +223,8 @@ class Runtime:
         it can't be used or something else was activated meanwhile."""
         try:
             program, bundle = await asyncio.to_thread(self._activations.draft)
-            self._same_layouts(program)
-            after = self._live.seq if self._live else None
+            last = self._awaited or self._live
+            after = last.seq if last else None
             activation = await asyncio.to_thread(self._activations.go_live, program, bundle, after)
             if activation is not None:
                 await self._swap(program, activation)
@@ -226,34 +237,69 @@ class Runtime:
         """Follow what somebody activated; what goes wrong is logged and told where workers sign in."""
         try:
             if activation.digest == self.program_digest:
+                self._stop_waiting()
                 self._live, self._problem = activation, ""
                 return
             bundle = self._activations.bundle(activation.digest)
             program = await asyncio.to_thread(self._activations.of, bundle)
-            self._same_layouts(program)
             await self._swap(program, activation)
         except ArbiterError as problem:
             self._problem, self._refused = str(problem), (activation.seq, time.monotonic() + RETRY_S)
             self._log.error("activation refused, the live one stays", live=self.program_digest, reason=str(problem))
 
     async def _swap(self, program: Program, activation: Activation) -> None:
+        if activation == self._awaited:
+            return
+        self._stop_waiting()
+        if program.features.shape != self.profiles.shape:
+            self._await_columns(program, activation)
+            await self._sign_in()
+            return
         matcher = await self.pipeline.live.matcher.reload(program.policy.plan.patterns)
+        await self._become(program, activation, matcher)
+
+    async def _become(self, program: Program, activation: Activation, matcher: PatternMatcher) -> None:
         self._matchers = {self.pipeline.live.matcher, matcher}
         self.pipeline.live = Live(program, matcher)
-        self._live, self._problem, self._since_us = activation, "", now_us()
+        self._live, self._awaited, self._problem, self._since_us = activation, None, "", now_us()
         self._log.info("policy activated", program=program.digest, rules=len(program.policy.rules))
         await self._sign_in()
 
-    def _same_layouts(self, program: Program) -> None:
-        old, new = self.pipeline.live.program.layouts, program.layouts
-        changed = sorted(
-            e for e in old.keys() | new.keys() if e not in old or e not in new or old[e].digest != new[e].digest
-        )
-        if changed:
-            raise PolicyError(
-                f"the features or patterns ask for other columns in the logs of {', '.join(changed)}; stop the server "
-                "and run `arbiter rebuild`, which derives the profiles anew from the journal"
-            )
+    def _await_columns(self, program: Program, activation: Activation) -> None:
+        """Decide with the live program until profiles have the columns that another one asks for."""
+        self._awaited, self._problem = activation, awaits(activation)
+        self._log.info("an activation waits until its log columns are derived", program=activation.digest)
+        self._going = asyncio.create_task(self._go_over(program, activation))
+
+    def _stop_waiting(self) -> None:
+        if self._going is not None:
+            self._going.cancel()
+        self._going = self._awaited = None
+
+    async def _go_over(self, program: Program, activation: Activation) -> None:
+        """Wait until the profiles are made anew, then go on there in the same turn of the loop as the program."""
+        now = self.pipeline.live.matcher
+        matcher = PatternMatcher(program.policy.plan.patterns)
+        try:
+            with contextlib.suppress(ArbiterError):
+                await matcher.start()
+            while not self.profiles.moved():
+                await asyncio.sleep(MOVED_S)
+            if (shape := self.profiles.stored_shape()) != program.features.shape:
+                # made for an activation before this one, which is taken next
+                found = await asyncio.to_thread(self._activations.fitting, shape)
+                program, activation = found or (program, activation)
+                matcher = await matcher.reload(program.policy.plan.patterns)
+            self.profiles.adopt(program.layouts)
+        except BaseException as problem:
+            matcher.close()
+            if not isinstance(problem, ArbiterError):
+                raise
+            self._awaited, self._problem = None, str(problem)  # `_watch` tries again
+            self._log.error("the logs of an activation can't be taken", reason=str(problem))
+            return
+        await self._become(program, activation, matcher)
+        asyncio.get_running_loop().call_later(MATCHER_GRACE_S, now.close)
 
     async def _settle(self, changes: list[Change], deadline: float | None) -> None:
         """Apply what the journal holds; if profiles are late or down the caller need not wait, the keeper does it."""
@@ -287,8 +333,10 @@ class Runtime:
                 await self.reload()
             with contextlib.suppress(Unavailable):
                 newest = self._activations.store.newest()
-                if newest is not None and newest != self._live and not self._waits(newest):
+                if newest is not None and newest not in (self._live, self._awaited) and not self._waits(newest):
                     await self._take(newest)
+                elif self._live and (self._going is None or self._going.done()) and self.profiles.moved():
+                    self._await_columns(self.pipeline.live.program, self._live)
 
     def _waits(self, activation: Activation) -> bool:
         seq, again_s = self._refused

@@ -13,7 +13,7 @@ from itertools import compress, pairwise
 from operator import and_, mul
 from typing import Any, NamedTuple
 
-from engine.eventlog import ATTEMPT, DISPOSITION, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64
+from engine.eventlog import ATTEMPT, DISPOSITION, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64, shape_of
 from engine.features.spec import HEADS, MICRO, Aggregate, FeatureSet, scale_of, value_column
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
@@ -48,6 +48,7 @@ class OnlineFeatures:
         """`steps`: the filters behind flag columns that belong to patterns, by column name."""
         self._features = features
         self.layouts = layouts
+        self.shape = shape_of({entity: layout.digest for entity, layout in layouts.items()})
         self._filters = {a.filter.name: a.filter for a in features.aggregates} | dict(steps or {})
         self._cells = {column: cell_of(column) for layout in layouts.values() for column in layout.values}
         self._plans = {entity: _Plan(layout, features.aggregates) for entity, layout in layouts.items()}

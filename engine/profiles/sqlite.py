@@ -13,15 +13,15 @@ import os
 import random
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from engine.errors import BodyConflict, PolicyError, ProfilesUnavailable
-from engine.eventlog import ID, LogLayout
-from engine.profiles.store import Admit, Change, Merge, Pending
+from engine.eventlog import ID, LogLayout, shape_of
+from engine.profiles.store import Admit, Change, LayoutsMoved, Merge, Pending
 from engine.profiles.transaction import Transaction, begin, read
 from engine.values import Admission, EntityState
 
@@ -64,10 +64,13 @@ class _Waiting:
 
 
 class SqliteProfiles:
-    """The embedded profile store. One instance belongs to one event loop; many processes may share the file."""
+    """The embedded profile store. One instance belongs to one event loop; many processes may share the file.
+
+    Logs of other columns are made in a file beside it, `profiles-2.sqlite`, which then takes its place (`hand_over`).
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._base = self._path = path
         self._bulk = -1
         """Handle of the file that tells one bulk at a time."""
         self._queue: list[_Waiting] = []
@@ -76,6 +79,7 @@ class SqliteProfiles:
         self._armed = ""
         """When what waits will be done: "" not at all, else a key of `_URGENCY`."""
         self._layouts: Mapping[str, LogLayout] = {}
+        self._patient = True
 
     async def start(self, layouts: Mapping[str, LogLayout]) -> None:
         """Open the file; `PolicyError` when its logs were written with other columns."""
@@ -83,7 +87,10 @@ class SqliteProfiles:
 
     def open(self, layouts: Mapping[str, LogLayout]) -> None:
         """The same without a loop, for bulk loading and the keeper."""
-        self._layouts = layouts
+        self._open(_in_use(self._base), layouts)
+
+    def _open(self, path: Path, layouts: Mapping[str, LogLayout]) -> None:
+        self._path, self._layouts, self.shape = path, layouts, shape_of(_digests(layouts))
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -92,28 +99,109 @@ class SqliteProfiles:
                 self._file = os.open(self._path, os.O_RDONLY)  # closed after SQLite's: it would take its locks along
                 self._db.executescript(_SCHEMA)
                 self._check_layouts()
+        except PolicyError:
+            self._db.close()
+            for handle in (self._file, self._lock):
+                os.close(handle)
+            raise
         except (sqlite3.Error, OSError) as problem:
             raise ProfilesUnavailable(f"profiles at {self._path}: {problem}") from problem
 
+    def stored_shape(self) -> str:
+        """Shape of the logs in the file that is in use now; "" when there are none yet. It need not be open."""
+        path = _in_use(self._base)
+        return shape_of(_meta(path, "layout:")) if path.exists() else ""
+
+    def moved(self) -> bool:
+        """Whether the logs were made anew for other layouts, in another file."""
+        with _translated():
+            return _has_moved(self._db)
+
+    def adopt(self, layouts: Mapping[str, LogLayout]) -> None:
+        """Go on in the file that was made for these layouts; what waits is done there. `PolicyError` if it has others.
+
+        Admissions that were prepared for the layouts before raise `LayoutsMoved`.
+        """
+        before = self._db, self._file, self._lock, self._layouts, self._path
+        try:
+            self.open(layouts)
+        except BaseException:
+            self._db, self._file, self._lock, self._layouts, self._path = before
+            self.shape = shape_of(_digests(self._layouts))
+            raise
+        before[0].close()
+        for handle in before[1:3]:
+            os.close(handle)
+
+    def successor(self, layouts: Mapping[str, LogLayout]) -> SqliteProfiles:
+        """An empty store for other layouts, which `hand_over` may put in this one's place."""
+        fresh = SqliteProfiles(self._path.with_stem(f"{self._base.stem}-{_number(self._path) + 1}"))
+        _remove(fresh._path)  # what a backfill that was killed left behind
+        fresh._open(fresh._path, layouts)
+        return fresh
+
+    def forget_older(self) -> None:
+        """Delete the files whose place this one took; those who still have one open find this one by themselves."""
+        for path in _family(self._base):
+            if _number(path) < _number(self._path):
+                _remove(path)
+
+    def give_up(self) -> None:
+        """Wait no longer for `adopt`: what comes after the logs were made anew elsewhere fails."""
+        self._patient = False
+
+    def discard(self) -> None:
+        """Close and delete the file; nobody else may have it open."""
+        self._db.close()
+        self.leave_bulk()
+        for handle in (self._file, self._lock):
+            os.close(handle)
+        _remove(self._path)
+
+    @_translated()
+    def hand_over(self, fresh: SqliteProfiles, rest: Callable[[Sequence[Pending]], object]) -> None:
+        """Put another store in this one's place, for every process at once; `rest` brings it what came last.
+
+        Admissions wait meanwhile. What is pending here is pending there.
+        """
+        with self._locked():
+            pending = self._db.execute("SELECT id, digest, number, since_us, body FROM pending").fetchall()
+            rest([Pending(*row) for row in pending])
+            (number,) = self._db.execute("SELECT value FROM meta WHERE name = 'next'").fetchone()
+            with fresh._locked():
+                fresh._db.execute("BEGIN IMMEDIATE")
+                fresh._db.executemany("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?, ?)", pending)
+                sql = "UPDATE meta SET value = max(CAST(value AS INTEGER), ?) WHERE name = 'next'"
+                fresh._db.execute(sql, (int(number),))
+                fresh._db.execute("COMMIT")
+                fresh._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # on the disk before anybody is sent there
+            self._db.execute("INSERT INTO meta VALUES ('moved', ?)", (fresh._path.name,))
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def _check_layouts(self) -> None:
-        stored = dict(self._db.execute("SELECT name, value FROM meta WHERE name LIKE 'layout:%'"))
-        for entity, layout in self._layouts.items():
-            known = stored.get(f"layout:{entity}")
-            if known is not None and known != layout.digest:
-                raise PolicyError(
-                    f"the stored {entity} logs have other columns ({known}) than the features ask for "
-                    f"({layout.digest}); rebuild the profiles from the journal: arbiter rebuild"
-                )
-            if known is None:
-                self._db.execute("INSERT INTO meta VALUES (?, ?)", (f"layout:{entity}", layout.digest))
+        stored, wanted = _said(self._db, "layout:"), _digests(self._layouts)
+        if not stored:
+            rows = [(f"layout:{entity}", digest) for entity, digest in wanted.items()]
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        elif stored != wanted:
+            others = sorted(e for e in stored.keys() | wanted.keys() if stored.get(e) != wanted.get(e))
+            raise PolicyError(
+                f"the stored logs of {', '.join(others)} have other columns than the features ask for; a server that "
+                "runs derives them from the journal and then takes the features; without one, run: arbiter rebuild"
+            )
 
     async def admit(self, request: Admit, deadline: float | None) -> Admission:
         """Append where absent, apply the changes, remember it as pending; see the protocol."""
         keys = {e.key: e.entity for e in request.entries}
         keys.update({c.key: c.entity for c in request.changes})
-        result = await self._put(lambda t: t.admit(request), keys, deadline)
+        result = await self._put(lambda t: self._admitted(t, request), keys, deadline)
         assert isinstance(result, Admission)
         return result
+
+    def _admitted(self, transaction: Transaction, request: Admit) -> Admission:
+        if request.shape not in {"", self.shape}:
+            raise LayoutsMoved
+        return transaction.admit(request)
 
     async def settle(self, changes: Sequence[Change], settled: Sequence[str] = ()) -> int:
         """Apply changes and forget settled ids; shares the transaction of the next admission."""
@@ -169,8 +257,9 @@ class SqliteProfiles:
 
     def reset(self, layouts: Mapping[str, LogLayout]) -> None:
         """Open the file without its profiles and layouts, to be rebuilt from the journal."""
-        if self._path.exists():
-            with sqlite3.connect(self._path) as db:
+        path = _in_use(self._base)
+        if path.exists():
+            with sqlite3.connect(path) as db:
                 db.executescript(_SCHEMA)
                 db.executescript("DELETE FROM part; DELETE FROM pending; DELETE FROM meta WHERE name <> 'next';")
         self.open(layouts)
@@ -210,6 +299,9 @@ class SqliteProfiles:
                 self.leave_bulk()
                 return False
             with self._locked():
+                if _has_moved(self._db):
+                    self.leave_bulk()
+                    raise ProfilesUnavailable("the profiles were made anew for other features meanwhile; run it again")
                 self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, '')", (_BULK,))
         return True
 
@@ -247,6 +339,7 @@ class SqliteProfiles:
 
     async def close(self) -> None:
         """Finish what is queued, then release the file."""
+        self.give_up()
         if self._queue or self._settled:
             self._arm(asyncio.get_running_loop(), "soon")
         while self._queue or self._settled:
@@ -291,6 +384,12 @@ class SqliteProfiles:
         settled, self._settled = self._settled, []
         try:
             answers = self._run(waiting, settled)
+        except LayoutsMoved:
+            if self._patient:  # wait for `adopt`, or for the deadline
+                self._queue, self._settled, self._armed = waiting, settled, "soon"
+                loop.call_later(_RETRY_S * 10, self._drain, loop)
+                return
+            answers = [ProfilesUnavailable("profiles: made anew elsewhere")] * len(waiting)
         except Exception as problem:  # Whatever it is, those who wait must hear of it.
             lost = ProfilesUnavailable(f"profiles: {problem}") if isinstance(problem, sqlite3.Error) else problem
             answers = [lost] * len(waiting)
@@ -314,8 +413,8 @@ class SqliteProfiles:
             for item in waiting:
                 try:
                     answers.append(item.work(transaction))
-                except BodyConflict as conflict:
-                    answers.append(conflict)
+                except (BodyConflict, LayoutsMoved) as problem:
+                    answers.append(problem)
         return answers
 
     def _expire(self, now: float) -> None:
@@ -335,6 +434,48 @@ class SqliteProfiles:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+def _in_use(base: Path) -> Path:
+    """The oldest file, or the one that has taken its place; one that is only being made has taken nobody's."""
+    path = next(iter(_family(base)), base)
+    while moved := path.exists() and _meta(path, "moved"):
+        path = path.with_name(moved[""])
+    return path
+
+
+def _family(base: Path) -> list[Path]:
+    return sorted((p for p in base.parent.glob(f"{base.stem}*{base.suffix}")), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.partition("-")[2] or 1)
+
+
+@_translated()
+def _meta(path: Path, prefix: str) -> dict[str, str]:
+    """What a file says under names that begin so, by the rest of the name."""
+    with closing(sqlite3.connect(path, timeout=5.0)) as db:
+        known = db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone()
+        return _said(db, prefix) if known else {}
+
+
+def _said(db: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    rows = db.execute("SELECT name, value FROM meta WHERE name GLOB ?", (f"{prefix}*",))
+    return {name.removeprefix(prefix): value for name, value in rows}
+
+
+def _has_moved(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM meta WHERE name = 'moved'").fetchone() is not None
+
+
+def _digests(layouts: Mapping[str, LogLayout]) -> dict[str, str]:
+    return {entity: layout.digest for entity, layout in layouts.items()}
+
+
+def _remove(path: Path) -> None:
+    for ending in ("", "-wal", "-shm", ".lock", ".bulk"):
+        Path(f"{path}{ending}").unlink(missing_ok=True)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -69,8 +69,8 @@ class Entity:
             self._add_outcome([change.id, change.name, change.time_us, change.value])
         elif change.kind == "disposition":
             self._set_disposition(change.id, change.value)
-        elif change.kind == "flag" and self._counts(change.id):
-            self._set_byte(change.id, self.layout.disposition_at + 1 + change.value, 1)
+        elif change.kind == "flag" and change.name in self.layout.flags and self._counts(change.id):
+            self._set_byte(change.id, self.layout.disposition_at + 1 + self.layout.flags.index(change.name), 1)
 
     def merge(self, part: Merge) -> None:
         """Take in rows from the journal: those already here stay, the rest go in by admission number."""

@@ -21,9 +21,9 @@ class Change:
     id: int
     """64-bit id of the event that is spoken of (disposition, flag, outcome) or that speaks (attribute)."""
     name: str = ""
-    """Attribute name or outcome kind."""
+    """Attribute name, outcome kind, or flag column."""
     value: Any = None
-    """Disposition code, flag index, attribute value, or the outcome's known-at time (µs)."""
+    """Disposition code, attribute value, or the outcome's known-at time (µs)."""
     time_us: int = 0
 
 
@@ -38,6 +38,12 @@ class Admit:
     entries: tuple[EntityEvent, ...]
     changes: tuple[Change, ...] = ()
     """Applied in the same step, after the states were read."""
+    shape: str = ""
+    """Of the layouts that the entries are made for; "" is not compared."""
+
+
+class LayoutsMoved(Exception):
+    """The store has other layouts by now: open the event anew, with the program that is live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,10 @@ class ProfileStore(Protocol):
         """Open, or raise `ProfilesUnavailable`; stored logs of another layout raise `PolicyError`."""
 
     async def admit(self, request: Admit, deadline: float | None) -> Admission:
-        """Append where absent and return what was there before; `ProfilesUnavailable` when late or down."""
+        """Append where absent and return what was there before; `ProfilesUnavailable` when late or down.
+
+        `LayoutsMoved` when the entries were made for other layouts than the store has now.
+        """
 
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read the same states by a path that never writes."""

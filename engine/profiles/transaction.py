@@ -12,7 +12,7 @@ import orjson
 from engine.errors import BodyConflict
 from engine.eventlog import LogLayout
 from engine.profiles.state import Entity
-from engine.profiles.store import Admit, Change
+from engine.profiles.store import Admit, Change, LayoutsMoved
 from engine.values import Admission, EntityState
 
 
@@ -34,7 +34,8 @@ class Transaction:
             first, last = min(first, at), max(last, at)
         self.number = max(self.number, last + 1)
         for change in request.changes:
-            self.entities[change.key].apply(change)
+            if change.key in self.entities:
+                self.entities[change.key].apply(change)
         return Admission(first, states, fresh=not known and first == number)
 
     def _remember(self, request: Admit) -> int:
@@ -51,7 +52,8 @@ class Transaction:
     def settle(self, changes: Sequence[Change], settled: Sequence[str]) -> int:
         """Apply changes under a number of their own."""
         for change in changes:
-            self.entities[change.key].apply(change)
+            if change.key in self.entities:  # not an entity that other layouts had
+                self.entities[change.key].apply(change)
         self.settled += settled
         self.number += bool(changes)
         return self.number - bool(changes)
@@ -62,7 +64,10 @@ def begin(db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mappin
     """Read the entities, let the caller change them, write what changed, commit; any failure leaves no trace."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        (number,) = db.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'next'").fetchone()
+        meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('next', 'moved')"))
+        if "moved" in meta:
+            raise LayoutsMoved
+        number = int(meta["next"])
         transaction = Transaction(db, read(db, keys, layouts), number)
         yield transaction
         _write(db, transaction.entities.values())
@@ -80,8 +85,8 @@ def begin(db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mappin
 
 def read(db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[str, LogLayout]) -> dict[bytes, Entity]:
     """Profile key → entity as it is stored; one that is not stored is empty."""
-    entities = {key: Entity(layouts[entity], key) for key, entity in keys.items()}
-    wanted = list(keys)
+    entities = {key: Entity(layouts[entity], key) for key, entity in keys.items() if entity in layouts}
+    wanted = list(entities)
     for at in range(0, len(wanted), 500):
         some = wanted[at : at + 500]
         marks = ",".join("?" * len(some))

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from engine.errors import BodyConflict, PolicyError
 from engine.eventlog import LogLayout, LogView
 from engine.profiles.state import Entity
-from engine.profiles.store import Admit, Change, Merge
+from engine.profiles.store import Admit, Change, LayoutsMoved, Merge
 from engine.values import EntityEvent
 from tests.contracts.conftest import LAYOUTS, PROFILES
 
@@ -93,7 +94,7 @@ async def test_changes_are_idempotent_and_the_newest_attribute_stays(profiles):
     await profiles.admit(request(1), None)
     changes = [
         Change("user", USER, "disposition", 1, "", 1, 0),
-        Change("user", USER, "flag", 1, "", 1, 0),
+        Change("user", USER, "flag", 1, "login||", None, 0),
         Change("user", USER, "outcome", 1, "chargeback", 99, 50),
         Change("user", USER, "attribute", 5, "risk", "new", 2000),
         Change("user", USER, "attribute", 4, "risk", "old", 1000),
@@ -172,6 +173,39 @@ async def test_logs_of_other_columns_are_refused(profiles, tmp_path):
         await again.start(other)
 
 
+async def test_changes_of_other_layouts_are_no_mistake(profiles):
+    """What the journal tells of an entity or a flag that these layouts lack changes nothing."""
+    await profiles.admit(request(1), None)
+    before = await user(profiles)
+    merchant = Change("merchant", b"\x01" + b"m" * 16, "attribute", 1, "name", "x", 0)
+    await profiles.settle([merchant, Change("user", USER, "flag", 1, "view||", None, 0)])
+    assert await user(profiles) == before
+
+
+async def test_other_logs_take_the_place_of_these_at_once(profiles, tmp_path):
+    """What was prepared for the columns before is opened anew; what is pending here is pending there."""
+    await profiles.admit(request(1), None)
+    other = {**LAYOUTS, "user": LogLayout("user", ("payment||",), (), keep=40)}
+    fresh = profiles.successor(other)
+    profiles.hand_over(fresh, lambda pending: fresh.merge((), 40))
+    assert (profiles.moved(), profiles.stored_shape()) == (True, fresh.shape)
+    waiting = asyncio.ensure_future(profiles.admit(replace(request(2), shape=profiles.shape), None))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    profiles.adopt(other)
+    with pytest.raises(LayoutsMoved):
+        await waiting
+    narrow = entry(2)._replace(flags=b"\x01", values=())
+    assert (await profiles.admit(Admit("e2", b"digest", b"", (narrow,), (), profiles.shape), None)).number >= 40
+    assert [p.id for p in await profiles.pending(2**62)] == ["e1", "e2"]
+    with pytest.raises(PolicyError, match="the stored logs of user have other columns"):
+        await PROFILES["sqlite"](tmp_path).start(LAYOUTS)
+    profiles.forget_older()
+    assert not (tmp_path / "profiles.sqlite").exists()
+    assert PROFILES["sqlite"](tmp_path).stored_shape() == profiles.shape
+    await fresh.close()
+
+
 @given(st.permutations(range(12)), st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_merging_is_commutative(order, data):
@@ -198,7 +232,7 @@ async def test_a_retry_sets_no_flag_that_is_told_later(profiles):
     """What does not count at its admission does not count through a later change either."""
     for number in (1, 2):
         await profiles.admit(request(number, attempt=77), None)
-    await profiles.settle([Change("user", USER, "flag", number, "", 1, 0) for number in (1, 2)])
+    await profiles.settle([Change("user", USER, "flag", number, "login||", None, 0) for number in (1, 2)])
     assert list(LogView(LAYOUTS["user"], (await user(profiles)).log).flag(1)) == [1, 0]
 
 
@@ -213,7 +247,7 @@ async def test_an_admission_that_is_repeated_is_pending_again(profiles):
 
 
 async def test_whoever_waits_hears_of_a_failure_of_any_kind(profiles):
-    """A change of an entity that has no log here fails its own batch, and the next one works."""
+    """An entry of an entity that has no log here fails its own batch, and the next one works."""
     with pytest.raises(KeyError):
-        await profiles.settle([Change("merchant", b"\x01" + b"m" * 16, "attribute", 1, "name", "x", 0)])
+        await profiles.admit(Admit("e9", b"digest", b"", (entry(9)._replace(entity="merchant", key=bytes(17)),)), None)
     assert (await profiles.admit(request(1), None)).fresh

@@ -25,7 +25,7 @@ def change(kind: str, event_id: int, name: str, value: Any, time_us: int) -> Cha
 CHANGES = st.one_of(
     st.builds(change, st.just("outcome"), IDS, st.sampled_from(["chargeback", "abuse"]), SMALL, SMALL),
     st.builds(change, st.just("disposition"), IDS, st.just(""), st.integers(0, len(DISPOSITIONS) - 1), SMALL),
-    st.builds(change, st.just("flag"), IDS, st.just(""), st.just(0), SMALL),
+    st.builds(change, st.just("flag"), IDS, st.sampled_from(["payment||", "of other layouts"]), st.none(), SMALL),
 )
 
 

@@ -45,9 +45,13 @@ class Ledger:
 class Shopper:
     """One source of traffic with a seed of its own; ids start with its name."""
 
-    def __init__(self, name: str, seed: int, ledger: Ledger, *, spread_s: float = SPREAD_S, base: datetime = BASE):
+    def __init__(
+        self, name: str, seed: int, ledger: Ledger, *, spread_s: float = SPREAD_S, base: datetime = BASE,
+        hurried: float = 1 / 20,
+    ) -> None:  # fmt: skip
+        """`hurried`: the share of calls that are given up after some milliseconds."""
         self._name, self._random, self._ledger = name, random.Random(seed), ledger
-        self._spread_s, self._base = spread_s, base
+        self._spread_s, self._base, self._hurried = spread_s, base, hurried
         self._count = 0
         self._paid: list[dict[str, Any]] = []
 
@@ -89,11 +93,11 @@ class Shopper:
             self._paid.append(document)
 
     async def _ask(self, caller: Caller, method: str, document: dict[str, Any]) -> bool:
-        """Ask until an answer comes; one in twenty gives up soon and never asks again."""
+        """Ask until an answer comes; some give up soon and never ask again."""
         make = convert.decide_request if method == "Decide" else convert.record_request
         request = make(document)
         patience_s = self._random.uniform(0.005, 0.02)
-        if self._random.random() > 1 / 20:
+        if self._random.random() > self._hurried:
             reply = await caller.call(method, request)
         else:
             try:

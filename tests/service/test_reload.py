@@ -6,7 +6,8 @@ import shutil
 import pytest
 import structlog
 
-from engine.bootstrap import open_engine
+from engine import bulk
+from engine.bootstrap import backfill_beside, open_engine, open_program
 from engine.values import Tier
 from tests.conftest import POLICY, payment
 
@@ -65,17 +66,57 @@ async def test_a_broken_file_changes_nothing_and_says_why(watched):
     await until(lambda: engine.program_digest != old)
 
 
-async def test_other_log_columns_are_refused_live(watched):
-    """A feature that needs a column which the stored logs lack names the command that makes it."""
+async def test_other_log_columns_go_live_when_the_profiles_have_them(watched, settings_of):
+    """Until then the live program decides; what it counted is there afterwards, and under the new definition."""
     engine, folder = watched
     old = engine.program_digest
-    replace(
-        folder / "features.yaml", "measure: count, on: payment, window: 1h", "measure: count, on: login, window: 1h"
-    )
-    with structlog.testing.capture_logs() as logs:
-        assert not await engine.reload()
-    assert "arbiter rebuild" in logs[0]["reason"]
+    await engine.decide(payment(1))
+    replace(folder / "features.yaml", "measure: distinct, of: card.token", "measure: distinct, of: user.id")
+    assert await engine.reload()
+    await engine.decide(payment(2, at_s=1))
     assert engine.program_digest == old
+    settings = settings_of(rules=str(folder))
+    live, wanted = engine.pipeline.live.program, open_program(settings, with_models=False)
+    assert await asyncio.to_thread(backfill_beside, settings, live, wanted, lambda: True) >= 3
+    last = await engine.decide(payment(3, at_s=2, user__id="u2"))
+    assert (engine.program_digest, last.program, last.degraded) == (wanted.digest, wanted.digest, ())
+    _, case = await engine.consider(payment(4, at_s=3))
+    assert (case.row["device.cards_24h"], case.row["user.payments_1h"]) == (2, 2)
+
+
+async def test_a_server_that_starts_before_its_columns_are_there_decides_as_before(watched, settings_of):
+    """What went live but waits for columns is awaited again after a restart."""
+    engine, folder = watched
+    old = engine.program_digest
+    replace(folder / "features.yaml", "measure: distinct, of: card.token", "measure: distinct, of: user.id")
+    assert await engine.reload()
+    settings = settings_of(rules=str(folder))
+    other = open_engine(settings)
+    await other.start()
+    assert (await other.decide(payment(1))).program == old
+    wanted = open_program(settings, with_models=False)
+    await asyncio.to_thread(backfill_beside, settings, other.pipeline.live.program, wanted, lambda: True)
+    await until(lambda: other.program_digest == wanted.digest)
+    assert (await other.decide(payment(2, at_s=1))).degraded == ()
+    await other.close()
+
+
+async def test_a_backfill_that_fails_leaves_all_as_it_was(watched, settings_of, monkeypatch):
+    """An error half way: the old profiles go on, no file is left, and the next try succeeds."""
+    engine, folder = watched
+    await engine.decide(payment(1))
+    replace(folder / "features.yaml", "measure: distinct, of: card.token", "measure: distinct, of: user.id")
+    assert await engine.reload()
+    settings = settings_of(rules=str(folder))
+    live, wanted = engine.pipeline.live.program, open_program(settings, with_models=False)
+    with monkeypatch.context() as broken:
+        broken.setattr(bulk, "_rest", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(backfill_beside, settings, live, wanted, lambda: True)
+    assert list(settings.state.glob("profiles-*")) == []
+    assert (await engine.decide(payment(2, at_s=1))).degraded == ()
+    await asyncio.to_thread(backfill_beside, settings, live, wanted, lambda: True)
+    assert (await engine.decide(payment(3, at_s=2))).program == wanted.digest
 
 
 async def test_patterns_are_swapped_with_their_program(watched):
