@@ -6,18 +6,19 @@ Groups of rows are answered in blocks, so that what is needed on the way stays s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from engine.eventlog import LogLayout, hash64
-from engine.features.frame import Column, Frame, apply
-from engine.features.offline import ARROW, Heads, again, table_of
+from engine.features.frame import Column, Frame, Texts, apply
+from engine.features.offline import ARROW, Heads, again, arrow_of, table_of
 from engine.features.online import KeyOf, OnlineFeatures, cell_of, told_by
 from engine.features.replay import answer
 from engine.features.spec import HEADS, Aggregate, FeatureSet
 from engine.features.windows import NOTHING, Answers, Histories, Ints, Later, Mask, Rows, unanswered
-from engine.schema import ENTITIES, FIELDS
+from engine.schema import ENTITIES
 from engine.values import Row
 
 _BLOCK = 400_000
@@ -32,7 +33,7 @@ def build_frame(
     fields: Sequence[str] = (),
 ) -> pa.Table:  # fmt: skip
     """A row for each event of `kind`, as `offline.build` has it. Memory: some 250 bytes a row, and a block."""
-    asked = apply(lambda row: row[KIND] == kind, frame.columns([KIND]), len(frame)).numbers(np.bool_)
+    asked = apply(lambda row: kind in ("", row[KIND]), frame.columns([KIND]), len(frame)).numbers(np.bool_)
     answers = {a.name: unanswered(a, int(asked.sum())) for a in features.aggregates}
     table_rows = np.where(asked, np.cumsum(asked) - 1, -1)
     uncounted, attempts = _attempts(frame)
@@ -48,13 +49,13 @@ def build_frame(
                 answer(windowed, histories, targets, frame.times_us[rows], ids_of, online, layout, answers)
     everyone = bool(asked.all())
     ids, times = (frame.ids, frame.times_us) if everyone else (frame.ids.filter(pa.array(asked)), frame.times_us[asked])
-    carried = {name: _arrow(frame.column(name).take(asked), FIELDS[name].type) for name in fields}
+    carried = {name: _arrow(frame.column(name).take(asked), arrow_of(name)) for name in fields}
     return table_of(ids, times, carried, answers, features, _derived(features, frame, asked, answers))
 
 
-def _arrow(column: Column, kind: str) -> pa.Array:
+def _arrow(column: Column, kind: Any) -> pa.Array:
     """The values row by row."""
-    values = pa.array(column.values, ARROW.get(kind))
+    values = column.values.array if isinstance(column.values, Texts) else pa.array(column.values, kind)
     return values.take(pa.array(column.codes, mask=column.codes < 0))
 
 
@@ -174,7 +175,7 @@ def _derived(features: FeatureSet, frame: Frame, asked: Mask, answers: Mapping[s
                     read[name] = frame.column(name).take(part)
             needed = {name: read[name] for name in sorted(derived.needs)}
             read[derived.name] = apply(derived.value, needed, len(part))
-            found[derived.name].append(_arrow(read[derived.name], kinds[derived.name]))
+            found[derived.name].append(_arrow(read[derived.name], ARROW[kinds[derived.name]]))
     return {
         name: pa.concat_arrays(parts) if parts else pa.array([], ARROW[kinds[name]]) for name, parts in found.items()
     }

@@ -29,13 +29,13 @@ class Texts(Sequence[Any]):
     """Texts, each once, that are hardly ever looked at, kept by Arrow."""
 
     def __init__(self, array: Any) -> None:
-        self._array = array
+        self.array = array
 
     def __len__(self) -> int:
-        return len(self._array)
+        return len(self.array)
 
     def __getitem__(self, at: Any) -> Any:
-        return self._array[at].as_py()
+        return self.array[at].as_py()
 
 
 @dataclass(frozen=True)

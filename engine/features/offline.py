@@ -63,7 +63,7 @@ def build(
     features: FeatureSet, online: OnlineFeatures, items: Iterable[Item], *, kind: str = "payment",
     fields: Sequence[str] = (),
 ) -> pa.Table:  # fmt: skip
-    """A row for each event of `kind`: `event_id`, `event_time`, the event fields asked for, and every feature.
+    """A row for each event of `kind` ("" = any): `event_id`, `event_time`, the event fields asked for, every feature.
 
     What is not known is null. An event id that comes again is left out, as it is online. Memory: about 100 bytes for
     each event and entity, and the table.
@@ -101,7 +101,7 @@ def _built(features: FeatureSet, online: OnlineFeatures, gathered: _Gathered, fi
             frozen = log.freeze(gathered.outcomes, gathered.settled)
             asked, as_of_us = log.table_rows(frozen.order)
             answer(mine, frozen.histories, asked, as_of_us, frozen.ids.take, online, log.layout, answers)
-    carried = {name: pa.array(gathered.carried[name], ARROW.get(FIELDS[name].type)) for name in fields}
+    carried = {name: pa.array(gathered.carried[name], arrow_of(name)) for name in fields}
     derived = {
         name: pa.array(column, ARROW[features.types[name]])
         for name, column in _derive(features, online, answers, gathered).items()
@@ -153,7 +153,7 @@ class _Gathered:
 
     def _arrive(self, seq: int, item: Arrival) -> None:
         table_row = -1
-        if item.event.kind == self._kind:
+        if self._kind in ("", item.event.kind):
             table_row = len(self.ids)
             self.ids.append(item.event.id)
             self.times.append(item.event.time_us)
@@ -344,6 +344,11 @@ def _listed(answer: Answers, part: slice) -> list[Any]:
 ARROW: Mapping[str, Any] = {
     "int": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "timestamp": pa.int64(),
 }  # fmt: skip
+
+
+def arrow_of(name: str) -> Any:
+    """Arrow's type for an event field; None leaves it to the values."""
+    return pa.string() if name == "event.kind" else ARROW.get(FIELDS[name].type)
 
 
 def table_of(
