@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from engine.language.lexer import SyntaxMistake, Token, tokens
 from engine.language.quantities import INT_MAX, INT_MIN
@@ -20,7 +20,8 @@ RESERVED = frozenset(
     "as break const continue else for function if import let loop package namespace return var void while".split()
 )
 _PRECEDENCE = {
-    "<": 3, "<=": 3, ">": 3, ">=": 3, "==": 3, "!=": 3, "in": 3, "+": 4, "-": 4, "*": 5, "/": 5, "%": 5,
+    "||": 1, "&&": 2, "<": 3, "<=": 3, ">": 3, ">=": 3, "==": 3, "!=": 3, "in": 3, "+": 4, "-": 4, "*": 5, "/": 5,
+    "%": 5,
 }  # fmt: skip
 _CONSTANTS = {"true": True, "false": False, "null": None}
 _NO_NAMES = frozenset({*_CONSTANTS, "in"})
@@ -145,13 +146,6 @@ class MapNode(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class Message(Node):
-    """`Name{field: value}`: parsed so that it can be refused with a clear message."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Macro(Node):
     """`over.kind(variables, body)`; what maps or transforms may have a `where` before it, which chooses the items.
 
@@ -192,7 +186,11 @@ def changed(node: N, **values: Any) -> N:
 
 def parse(text: str) -> Node:
     """The tree of an expression; SyntaxMistake (an ExpressionError) at the first place that is wrong."""
-    return _Parser(tokens(text)).whole()
+    parser = _Parser(tokens(text))
+    node = parser.expression()
+    if parser.next.kind != "end":
+        raise parser.unexpected("an operator or the end")
+    return node
 
 
 class _Parser:
@@ -230,18 +228,12 @@ class _Parser:
         hint = {"and": "`and` is `&&`", "or": "`or` is `||`", "not": "`not` is `!`"}.get(token.text, "")
         return SyntaxMistake("E205", f"expected {wanted}, found {found}", token.start, token.end - token.start, hint)
 
-    def whole(self) -> Node:
-        node = self.expression()
-        if self.next.kind != "end":
-            raise self.unexpected("an operator or the end")
-        return node
-
     def expression(self) -> Node:
         self.deeper()
-        node = self.logic("||")
+        node = self.binary(1)
         if self.at("?"):
             self.take()
-            then = self.logic("||")
+            then = self.binary(1)
             self.expect(":")
             otherwise = self.expression()
             node = Conditional(node, then, otherwise, start=node.start, end=otherwise.end)
@@ -254,23 +246,22 @@ class _Parser:
             message = f"nested deeper than {MAX_DEPTH} levels"
             raise SyntaxMistake("E207", message, self.next.start, 1, "split the condition, or name a part as a feature")
 
-    def logic(self, operator: str) -> Node:
-        operands = [self.logic("&&") if operator == "||" else self.binary(3)]
-        while self.at(operator):
-            self.take()
-            operands.append(self.logic("&&") if operator == "||" else self.binary(3))
-        if len(operands) == 1:
-            return operands[0]
-        return Logic(operator, tuple(operands), start=operands[0].start, end=operands[-1].end)
-
     def binary(self, least: int) -> Node:
         left = self.unary()
         entered = self.depth
         while self.at(*_PRECEDENCE) and _PRECEDENCE[self.next.text] >= least:
-            operator = self.take().text
-            self.deeper()  # each operator of a chain makes the tree one higher
-            right = self.binary(_PRECEDENCE[operator] + 1)
-            left = Binary(operator, left, right, start=left.start, end=right.end)
+            operator = self.next.text
+            if operator in ("&&", "||"):
+                operands = [left]
+                while self.at(operator):
+                    self.take()
+                    operands.append(self.binary(_PRECEDENCE[operator] + 1))
+                left = Logic(operator, tuple(operands), start=left.start, end=self.end)
+            else:
+                self.take()
+                self.deeper()  # each operator of a chain makes the tree one higher
+                right = self.binary(_PRECEDENCE[operator] + 1)
+                left = Binary(operator, left, right, start=left.start, end=right.end)
         self.depth = entered
         return left
 
@@ -309,7 +300,7 @@ class _Parser:
                 key = self.expression()
                 node = Index(node, key, start=node.start, end=self.expect("]").end)
             elif sign.text == "{":
-                node = self.message(node, sign)
+                self.refuse_message(node)
             else:
                 node = self.selected(node)
         self.depth = entered
@@ -341,29 +332,23 @@ class _Parser:
         names: list[str] = []
         for arg in args:
             if not isinstance(arg, Ident) or arg.rooted or arg.name in names:
-                which = (
-                    "argument of `{}` is the name of its variable"
-                    if len(args) == 1
-                    else "two arguments of `{}` are the names of its variables"
+                one, many = (
+                    "argument of `{}` is the name of its variable",
+                    "two arguments of `{}` are the names of its variables",
                 )
-                raise SyntaxMistake("E208", "the first " + which.format(macro), arg.start, arg.end - arg.start)
+                which = (one if len(args) == 1 else many).format(macro)
+                raise SyntaxMistake("E208", f"the first {which}", arg.start, arg.end - arg.start)
             names.append(arg.name)
         return tuple(names)
 
-    def message(self, node: Node, brace: Token) -> Node:
-        name = dotted(node)
-        if name is None:
+    def refuse_message(self, node: Node) -> NoReturn:
+        """`Name{field: value}`, which has no place here."""
+        if (name := dotted(node)) is None:
             self.i -= 1
             raise self.unexpected("an operator or the end")
-        self.separated("}", self.message_field)
-        return Message(name, start=node.start, end=self.end)
-
-    def message_field(self) -> None:
-        if self.next.kind not in ("name", "quoted"):
-            raise self.unexpected("a field name")
-        self.take()
-        self.expect(":")
-        self.expression()
+        self.separated("}", self.entry)
+        message = f"`{name}{{…}}` makes a protobuf message, which don't exist here"
+        raise SyntaxMistake("E310", message, node.start, self.end - node.start)
 
     def separated(self, closing: str, item: Callable[[], T]) -> tuple[T, ...]:
         """Items between commas, up to and with the closing sign; only arguments may not end with a comma."""

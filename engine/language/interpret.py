@@ -258,5 +258,4 @@ _RULES: dict[type[Node], Callable[[Any, Scope], Any]] = {
     ast.ListNode: lambda node, scope: _all_known([run(part, scope) for part in node.items]),
     ast.Ident: lambda node, _: Failure(f"unknown name `{node.name}`"),
     ast.Call: lambda node, _: Failure(f"unknown function `{node.function}`"),
-    ast.Message: lambda node, _: Failure(f"`{node.name}` would be a protobuf message, which don't exist here"),
 }  # fmt: skip

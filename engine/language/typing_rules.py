@@ -364,15 +364,11 @@ class Typer(Mistakes):
             found = arg.type if found == DYN else found
         return changed(node, args=args, type=found)
 
-    def message(self, node: ast.Message) -> Node:
-        """Protobuf messages don't exist here."""
-        return self.mistake(node, "E310", f"`{node.name}{{…}}` makes a protobuf message, which don't exist here")
-
 
 _RULES: dict[type[Node], Callable[[Typer, Any], Node]] = {
     ast.Literal: Typer.literal, ast.Name: Typer.name, Present: Typer.present, ast.Ident: Typer.unknown,
     ast.Select: Typer.select, ast.Index: Typer.index, ast.Unary: Typer.unary, ast.Logic: Typer.logic,
     ast.Conditional: Typer.conditional, ast.ListNode: Typer.listing, ast.MapNode: Typer.mapping,
-    ast.Binary: Typer.binary, ast.Macro: Typer.macro, ast.Call: Typer.call, ast.Message: Typer.message,
+    ast.Binary: Typer.binary, ast.Macro: Typer.macro, ast.Call: Typer.call,
     Apply: Typer.apply, InList: Typer.in_list, Coalesce: Typer.coalesce,
 }  # fmt: skip
