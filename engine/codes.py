@@ -1,4 +1,4 @@
-"""Public code lists: ISO 3166-1 countries and ISO 4217 currencies with their minor-unit exponents."""
+"""Public code lists: ISO 3166-1 countries, ISO 4217 currencies with their minor-unit exponents, chargeback reasons."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ CURRENCIES: dict[str, int] = {
     **dict.fromkeys(_THREE_DIGITS.split(), 3),
 }
 """ISO 4217 code → digits after the point of its minor unit."""
+
+_FRAUD = """
+    10.1 10.2 10.3 10.4 10.5 4837 4840 4849 4863 4870 4871 F10 F14 F24 F29 F30 F31 FR2 FR4 FR6 UA01 UA02 UA05 UA06 UA11
+"""
+_NO_FRAUD = """
+    11.1 11.2 11.3 12.1 12.2 12.3 12.4 12.5 12.6 12.6.1 12.6.2 12.7 13.1 13.2 13.3 13.4 13.5 13.6 13.7 13.8 13.9
+    4807 4808 4812 4831 4834 4841 4842 4846 4850 4853 4854 4855 4859 4860
+    A01 A02 A08 C02 C04 C05 C08 C14 C18 C28 C31 C32 M10 M49 P01 P03 P04 P05 P07 P08 P22 P23
+    AA AP AT AW CD CR DA DP EX IC IN LP NA NC PM RG RM RN1 RN2 TF
+"""
+CHARGEBACKS: dict[str, str] = {
+    **dict.fromkeys(_FRAUD.split(), "chargeback"),
+    **dict.fromkeys(_NO_FRAUD.split(), "service_dispute"),
+}
+"""Reason code of a chargeback (Visa, Mastercard, American Express, Discover) → the outcome that it is: fraud, or a
+dispute about goods, authorisation or processing. No scheme has a code for friendly fraud; that is said as such."""

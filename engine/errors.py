@@ -8,6 +8,10 @@ ArbiterError                      INTERNAL
 ├── ModelError                    FAILED_PRECONDITION  model file refused
 ├── BodyConflict                  ALREADY_EXISTS       a known id came with another body
 ├── NotFound                      NOT_FOUND
+├── CaseConflict                  FAILED_PRECONDITION  a step of a review case that can't be taken now
+│   ├── CaseHeld                                       somebody else has it
+│   ├── LeaseEnded                                     it is not, or no longer, the reviewer's
+│   └── CaseDecided               ALREADY_EXISTS       it was decided before, otherwise
 ├── Unavailable                   UNAVAILABLE
 │   ├── ProfilesUnavailable
 │   ├── JournalUnavailable
@@ -89,6 +93,26 @@ class NotFound(ArbiterError):
     """What was asked for is not in the journal or the registry."""
 
     status = "NOT_FOUND"
+
+
+class CaseConflict(ArbiterError):
+    """A step of a review case that can't be taken now."""
+
+    status = "FAILED_PRECONDITION"
+
+
+class CaseHeld(CaseConflict):
+    """Somebody else has the case."""
+
+
+class LeaseEnded(CaseConflict):
+    """The reviewer never took the case, or not for so long."""
+
+
+class CaseDecided(CaseConflict):
+    """The case was decided before, otherwise or by somebody else; decisions of cases are final."""
+
+    status = "ALREADY_EXISTS"
 
 
 class Unavailable(ArbiterError):

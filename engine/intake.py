@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import orjson
 
-from engine.codes import COUNTRIES, CURRENCIES
+from engine.codes import CHARGEBACKS, COUNTRIES, CURRENCIES
 from engine.errors import InvalidInput, Violation
 from engine.schema import DERIVED, FIELDS, KINDS, OUTCOMES, Field
 from engine.values import Event
@@ -104,7 +104,8 @@ def event_from_body(body: bytes) -> Event:
 def read_outcome(document: Mapping[str, Any], *, now_us: int) -> dict[str, Any]:
     """Check an outcome document {id, kind, event_id, time, code?, amount_minor?, currency?, known_at?}.
 
-    Returns the same names with `time_us` and, where stated, `known_us`; raises `InvalidInput`.
+    Returns the same names with `time_us` and, where stated, `known_us`; raises `InvalidInput`. A chargeback whose code
+    is not about fraud is a service dispute, with `told` naming what it was told as.
     """
     flat, wrong = dict(document), list[Violation]()
     result: dict[str, Any] = {
@@ -128,7 +129,8 @@ def read_outcome(document: Mapping[str, Any], *, now_us: int) -> dict[str, Any]:
     _refuse_card_numbers("", {k: v for k, v in result.items() if isinstance(v, str)}, wrong)
     if wrong:
         raise InvalidInput(wrong)
-    return result
+    kind = CHARGEBACKS.get(str(result.get("code", "")).upper(), "chargeback")
+    return result | {"kind": kind, "told": "chargeback"} if result["kind"] == "chargeback" != kind else result
 
 
 def flatten(document: Mapping[str, Any]) -> dict[str, Any]:

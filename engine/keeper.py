@@ -19,12 +19,13 @@ from engine.bulk import entries_of, replay
 from engine.errors import ArbiterError, BodyConflict, Unavailable
 from engine.explaining import Follower
 from engine.journal.sqlite import SqliteJournal
+from engine.outcomes import joins
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Admit, LayoutsMoved, Pending
 from engine.program import Program
 from engine.projection import changes_about, stored_changes
-from engine.records import attempt_record, event_of, settle_record
-from engine.values import Record, Stored
+from engine.records import attempt_record, event_of, settle_record, told_of
+from engine.values import Event, Record, Stored
 
 CHECKPOINT_S = 0.5
 RESTART_OVER_BYTES = 16 * 1024 * 1024
@@ -36,6 +37,8 @@ OUTBOX_S = 0.5
 FOLLOW_S = 1.0
 EXPLAIN_S = 0.2
 CHANGES_AT_ONCE = 500
+LATER_CHANGES = ("outcome", "risk", "joined", "review")
+"""Records whose changes no admission that is pending tells of."""
 FIRST_RETRY_US = 2_000_000
 LAST_RETRY_US = 3_600_000_000
 
@@ -134,7 +137,7 @@ class Keeper:
     async def _apply(self, seq: int) -> None:
         """Apply outcomes and standings whose worker may have died after their commit: nothing pending tells of them."""
         after = self._applied or self._profiles.reconciled()
-        changes = [c for s in self._journal.read(after, ("outcome", "risk")) for c in stored_changes(s.record.public)]
+        changes = [c for s in self._journal.read(after, LATER_CHANGES) for c in stored_changes(s.record.public)]
         for at in range(0, len(changes), CHANGES_AT_ONCE):
             await self._profiles.settle(changes[at : at + CHANGES_AT_ONCE])
         self._applied = seq
@@ -173,7 +176,14 @@ class Keeper:
             number = await self._profiles.settle(changes)
             if changes and stored.record.kind != "undecided":
                 self._journal.load([settle_record(event_of(stored.record), number)])
+            await self._join(event_of(stored.record))
         await self._profiles.settle((), [pending.id])
+
+    async def _join(self, event: Event) -> None:
+        """Outcomes that came before an event whose worker died before it could join them."""
+        found = joins(event, self._program, self._journal.of_payment_now(told_of(event.id)))
+        self._journal.load([record for record, _ in found])
+        await self._profiles.settle([change for _, changes in found for change in changes])
 
     async def _admit(self, stored: Stored) -> None:
         """Admit late what was decided while profiles were down; the number is journaled for rebuilds."""
@@ -190,6 +200,7 @@ class Keeper:
         body = orjson.dumps({"number": admission.number})
         record = Record("admitted", event.id, b"", event.time_us, "", body, b"", admission.number)
         self._journal.load([record])
+        await self._join(event)
         self._profiles.settle_soon([event.id])
 
     async def dispatch(self) -> int:

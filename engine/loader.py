@@ -29,6 +29,7 @@ from engine.scoring.registry import check_in_service
 
 STANDING_TYPES: Mapping[str, str] = {
     "user.risk.tier": "string", "user.measures": "list(string)", "score": "double", "degraded": "list(string)",
+    "event.lists": "list(string)",
 }  # fmt: skip
 """What rules may read beside event fields, features and signals."""
 
@@ -79,7 +80,8 @@ def load_program(
     rules_of = tuple(rule for rule, _ in checked)
     secret = identity.secret
     lowering = load_lowering(rules, rules_of, lists, settings.control, kinds, schema, secret, diagnostics)
-    settings = replace(settings, explains=reader.reasons.explains(types))
+    kept = {aggregate.entity for aggregate in features.aggregates}
+    settings = replace(settings, explains=reader.reasons.explains(types), listings=reader.listings(lists, kept))
     diagnostics.raise_if_failed()
     loaded: dict[str, ScoringModel] = {}
     challengers: dict[str, tuple[ScoringModel, ...]] = {}

@@ -16,6 +16,7 @@ from typing import Protocol
 from engine.errors import BodyConflict, InvalidInput, PatternsUnavailable, ProfilesUnavailable, Unavailable, Violation
 from engine.journal.journal import Journal
 from engine.lockstep import Lockstep
+from engine.outcomes import join
 from engine.policy.signals import PatternMatcher
 from engine.profiles.store import Admit, Change, LayoutsMoved, ProfileStore
 from engine.program import Case, Program
@@ -39,7 +40,9 @@ from engine.records import (
     pack_decision,
     receipt_of,
     settle_record,
+    told_of,
 )
+from engine.review.opening import opened_by
 from engine.snapshot import snapshot
 from engine.standing import notices
 from engine.values import Admission, Decision, EntityEvent, Event, Receipt, Record, Stored
@@ -125,7 +128,7 @@ class Pipeline:
         self._recorder.observe("journal", perf_counter() - began)
         if stored.record is not record:
             return self._answer(event, stored)
-        self._settle(event, changes)
+        self._settle(event, changes, await self._journal.of_payment(told_of(event.id)))
         return decision
 
     async def consider(self, event: Event, *, dry_run: bool, deadline: float | None) -> tuple[Decision, Case]:
@@ -176,7 +179,7 @@ class Pipeline:
         extra = {"late": case.late, "flags": case.flags, "changes": pack_changes([*target, *changes])}
         record = event_record("event", event, case.admission.number, extra, (), self._clock.known_us(event.time_us))
         stored = await self._journal.append(record)
-        self._settle(event, changes)
+        self._settle(event, changes, await self._journal.of_payment(told_of(event.id)))
         return receipt_of(stored, new=stored.record is record)
 
     def _challenge(self, case: Case, deadline: float | None) -> None:
@@ -289,24 +292,33 @@ class Pipeline:
             "decision": pack_decision(decision), "late": case.late, "changes": pack_changes(changes),
             **snapshot(case, decision),
         }  # fmt: skip
+        opens = opened_by(case, decision)
+        if opens is not None:
+            extra["case"] = opens
         given = decision.measures
         told = notices(given, case.measures, case.row, case.event.id) if given else ()
         number = case.admission.number
-        return event_record("decision", case.event, number, extra, told, self._clock.known_us(case.event.time_us))
+        known_us = self._clock.known_us(case.event.time_us)
+        return event_record("decision", case.event, number, extra, told, known_us, opens)
 
-    def _settle(self, event: Event, changes: Sequence[Change]) -> None:
-        """Tell the profiles that the journal holds the event; changes get a number, which is journaled too."""
-        if not changes:
+    def _settle(self, event: Event, changes: Sequence[Change], told: Sequence[Stored]) -> None:
+        """Tell the profiles that the journal holds the event; changes get a number, which is journaled too.
+
+        `told`: outcomes of the event, which may have come before it.
+        """
+        if not changes and not told:
             self._profiles.settle_soon([event.id])
             return
-        task = asyncio.get_running_loop().create_task(self._settle_changes(event, changes))
+        task = asyncio.get_running_loop().create_task(self._settle_changes(event, changes, told))
         self._later.add(task)
         task.add_done_callback(self._later.discard)
 
-    async def _settle_changes(self, event: Event, changes: Sequence[Change]) -> None:
+    async def _settle_changes(self, event: Event, changes: Sequence[Change], told: Sequence[Stored]) -> None:
         try:
-            number = await self._profiles.settle(changes)
-            await self._journal.append(settle_record(event, number))
+            if changes:
+                number = await self._profiles.settle(changes)
+                await self._journal.append(settle_record(event, number))
+            await join(event, self.live.program, told, self._journal, self._profiles)
         except Unavailable:
             return  # the pending entry stays, and the reconciler does all of it again
         self._profiles.settle_soon([event.id])

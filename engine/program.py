@@ -22,7 +22,7 @@ from engine.policy.reasons import said_in
 from engine.policy.rules import Fallback
 from engine.profiles.identity import Identity
 from engine.scoring.model import ScoringModel
-from engine.standing import begin, enforce_limits, measures_of, next_risk, risk_of
+from engine.standing import begin, enforce_limits, lists_of, measures_of, next_risk, risk_of
 from engine.values import Action, Admission, Decision, EntityEvent, Event, Measure, Row, RuleHit, Tier, UserRisk
 
 STALE_CLOCK_US = 5 * 60_000_000
@@ -94,6 +94,8 @@ class Program:
         states, row = case.admission.states, case.row
         if "user" in states:
             self.stand(case, risk_of(states["user"]), measures_of(states["user"], case.as_of_us))
+        listings = self.policy.settings.listings
+        row["event.lists"] = lists_of(states, {one.entity for one in listings}, case.as_of_us) if listings else []
         case.truncated = self.features.compute(row, case.entries, states, case.as_of_us)
         plan = self.policy.plan
         for entity in plan.tests:

@@ -12,10 +12,11 @@ from typing import Any
 import orjson
 
 from engine.eventlog import hash64
+from engine.policy.rules import OutcomeList
 from engine.profiles.store import Change
 from engine.program import Program
 from engine.schema import DISPOSITIONS
-from engine.standing import MEASURE, RISK, lasting, measure_name, pack_risk
+from engine.standing import LISTED, MEASURE, RISK, lasting, measure_name, pack_risk
 from engine.values import Action, Decision, EntityEvent, Event, Stored, Tier, UserRisk
 
 _RESULTS: Mapping[tuple[str, str], str] = {
@@ -81,19 +82,32 @@ def standing_changes(
 
 
 def outcome_changes(
-    entries: Iterable[EntityEvent], outcome: Mapping[str, Any], known_us: int, attributes: Mapping[str, Any]
+    entries: Iterable[EntityEvent],
+    outcome: Mapping[str, Any],
+    known_us: int,
+    attributes: Mapping[str, Any],
+    listings: Iterable[OutcomeList] = (),
 ) -> list[Change]:
-    """An outcome in each of its event's logs; a confirmed good also ends a person's risk and what it lifts.
+    """An outcome in each of its event's logs, and on the lists that follow it; it ends what it lifts.
 
-    `attributes` are the user's, so that the measures which this outcome lifts are found.
+    `attributes` are the user's, so that the measures which this outcome lifts are found. What changes an attribute is
+    ordered by when it was known, so that outcomes may be told in any order.
     """
-    kind, at_us = outcome["kind"], outcome["time_us"]
+    kind, at_us, said = outcome["kind"], outcome["time_us"], hash64(outcome["id"])
     changes = [Change(e.entity, e.key, "outcome", e.id, kind, known_us, at_us) for e in entries]
+    if kind == "issuer_decline":
+        changes += disposition_changes(entries, DISPOSITIONS.index("declined_by_issuer"))
+    for entry in entries:
+        for listing in listings:
+            if listing.entity == entry.entity and kind in (*listing.on, *listing.undo):
+                end_us = known_us + listing.life_us if kind in listing.on else 0
+                name = f"{LISTED}{listing.list}:{entry.id}"
+                changes.append(Change(entry.entity, entry.key, "attribute", said, name, end_us, known_us))
     for user in (e for e in entries if e.entity == "user"):
-        said = hash64(outcome["id"])
         for name, (value, _, _) in attributes.items():
             if name.startswith(MEASURE) and value and value[5] == kind:
-                changes.append(Change("user", user.key, "attribute", said, name, None, known_us))
+                ended = [*value[:3], known_us, *value[4:]]  # it keeps what lifts it: an earlier lift may yet be told
+                changes.append(Change("user", user.key, "attribute", said, name, ended, known_us))
         if kind == "confirmed_good" and RISK in attributes:
             low = pack_risk(UserRisk(Tier.LOW, ("confirmed_good",), known_us, 0, ""))
             changes.append(Change("user", user.key, "attribute", said, RISK, low, known_us))

@@ -38,6 +38,7 @@ def event_record(
     extra: Mapping[str, Any],
     notices: Sequence[Mapping[str, Any]] = (),
     known_us: int = 0,
+    opens: Mapping[str, Any] | None = None,
 ) -> Record:
     """A record that carries an event: personal fields apart, `extra` (decision, snapshot) beside the public ones."""
     public: dict[str, Any] = {}
@@ -47,7 +48,7 @@ def event_record(
     body = orjson.dumps({"kind": event.kind, "fields": public, **extra})
     apart = orjson.dumps(personal) if personal else b""
     payment = public.get("payment.id", "")
-    return Record(kind, event.id, event.digest, event.time_us, payment, body, apart, number, notices, known_us)
+    return Record(kind, event.id, event.digest, event.time_us, payment, body, apart, number, notices, known_us, opens)
 
 
 def attempt_body(event: Event, changes: Sequence[Any], *, late: bool) -> bytes:
@@ -100,7 +101,29 @@ def outcome_record(
 ) -> Record:
     """A record of what turned out to be true of an event; an orphan speaks of an id that is not known (yet)."""
     body = orjson.dumps({"outcome": outcome, "orphan": orphan, "changes": changes}, option=CANONICAL)
-    return Record("outcome", outcome["id"], digest, outcome["time_us"], "", body, b"", 0, (), known_us)
+    payment = told_of(outcome["event_id"])
+    return Record("outcome", outcome["id"], digest, outcome["time_us"], payment, body, b"", 0, (), known_us)
+
+
+def told_of(event_id: str) -> str:
+    """What the journal keeps the outcomes of one event under, in place of a payment id."""
+    return f"outcome:{event_id}"
+
+
+def review_of(case_id: str) -> str:
+    """What the journal keeps the steps of one review case under, in place of a payment id."""
+    return f"review:{case_id}"
+
+
+def joined_record(outcome: Mapping[str, Any], changes: Sequence[Any], contradicted: Sequence[str]) -> Record:
+    """That an orphan found its event, once for all: no id of a caller holds a blank.
+
+    What contradicts the event changes nothing.
+    """
+    said = {"outcome": outcome["id"], "changes": changes} | ({"contradicted": contradicted} if contradicted else {})
+    body, record_id = orjson.dumps(said), f"joined {outcome['id']}"
+    payment = told_of(outcome["event_id"])
+    return Record("joined", record_id, outcome_digest(outcome), outcome["time_us"], payment, body, b"", 0)
 
 
 def receipt_of(stored: Stored, *, new: bool) -> Receipt:
@@ -155,5 +178,8 @@ def _lowered(body: Mapping[str, Any]) -> Lowered:
 
 
 def outcome_digest(outcome: Mapping[str, Any]) -> bytes:
-    """Body digest of an outcome: BLAKE2b-128 of its canonical JSON."""
-    return hashlib.blake2b(orjson.dumps(outcome, option=CANONICAL), digest_size=16).digest()
+    """Body digest of an outcome as it was told: BLAKE2b-128 of its canonical JSON."""
+    told = {name: value for name, value in outcome.items() if name != "told"} | {
+        "kind": outcome.get("told", outcome["kind"])
+    }
+    return hashlib.blake2b(orjson.dumps(told, option=CANONICAL), digest_size=16).digest()

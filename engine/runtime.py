@@ -19,14 +19,15 @@ from engine.errors import ArbiterError, BodyConflict, NotFound, Unavailable
 from engine.explanation import Explanation
 from engine.hindsight import Hindsight
 from engine.journal.sqlite import SqliteJournal
+from engine.outcomes import heard, join, user_key
 from engine.pipeline import Clock, Live, Pipeline, Recorder, latest_of
 from engine.policy.bundle import policy_files
 from engine.policy.signals import PatternMatcher
 from engine.profiles.sqlite import SqliteProfiles
 from engine.profiles.store import Change
 from engine.program import Case, Program
-from engine.projection import outcome_changes, pack_changes, standing_changes
-from engine.records import decision_of, event_of, outcome_digest, outcome_record, receipt_of
+from engine.projection import pack_changes, standing_changes
+from engine.records import decision_of, event_of, outcome_digest, receipt_of, told_of
 from engine.standing import measures_of, next_risk
 from engine.values import Activation, Admission, Assessment, Decision, Event, Receipt, Record, Worker
 
@@ -174,17 +175,18 @@ class Runtime:
             return receipt_of(known, new=False)
         target = await self.journal.find(outcome["event_id"])
         known_us = outcome.get("known_us") or self._clock.now_us(outcome["time_us"])
-        changes = []
-        if target is not None and target.record.kind in {"decision", "event"}:
-            case = self.pipeline.live.program.open(event_of(target.record), target.record.event_us)
-            user = {e.entity: e.key for e in case.entries if e.entity == "user"}
-            states = await self.profiles.peek(user)
-            attributes = states["user"].head.get("attr", {}) if user else {}
-            changes = outcome_changes(case.entries, outcome, known_us, attributes)
-        record = outcome_record(outcome, digest, known_us, pack_changes(changes), orphan=target is None)
+        program = self.pipeline.live.program
+        states = await self.profiles.peek(user_key(target, program))
+        attributes = states["user"].head.get("attr", {}) if states else {}
+        record, changes = heard(outcome, target, program, known_us, attributes)
         stored = await self.journal.append(record)
         if changes:
             await self._settle(changes, deadline)
+        elif target is None and (target := await self.journal.find(outcome["event_id"])) is not None:
+            # it came meanwhile, and may have looked for its outcomes before this one was there
+            told = await self.journal.of_payment(told_of(outcome["event_id"]))
+            with contextlib.suppress(Unavailable):
+                await join(event_of(target.record), program, told, self.journal, self.profiles)
         return receipt_of(stored, new=stored.record is record)
 
     async def assess_user(self, user_id: str, *, dry_run: bool = False, deadline: float | None = None) -> Assessment:

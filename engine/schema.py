@@ -18,9 +18,17 @@ KINDS: tuple[str, ...] = (
 
 OUTCOMES: tuple[str, ...] = (
     "chargeback", "fraud_warning", "confirmed_fraud", "confirmed_good", "dispute_won", "service_dispute",
-    "friendly_fraud", "abuse",
+    "friendly_fraud", "abuse", "issuer_decline", "refund_issued", "complaint_filed", "report_filed",
 )  # fmt: skip
 """What may turn out to be true of an event, after it. Which of them mean fraud is `rules/labels.yaml`."""
+DISPUTES: frozenset[str] = frozenset(
+    {"chargeback", "fraud_warning", "confirmed_fraud", "service_dispute", "friendly_fraud"}
+)
+"""Outcomes that a dispute which was won takes back."""
+NEUTRAL: frozenset[str] = frozenset(
+    {"confirmed_good", "dispute_won", "refund_issued", "complaint_filed", "report_filed"}
+)
+"""Outcomes that do not keep an event from being good."""
 
 STAGES: tuple[str, ...] = ("checkout", "after_challenge", "after_authorisation", "before_shipment")
 DISPOSITIONS: tuple[str, ...] = (

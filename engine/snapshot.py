@@ -37,6 +37,8 @@ def snapshot(case: Case, decision: Decision) -> dict[str, Any]:
         kept["risk_before"] = pack_risk(case.risk)
     if case.measures:
         kept["measures_before"] = case.measures
+    if row.get("event.lists"):
+        kept["lists"] = row["event.lists"]
     if case.challenge_passed:
         kept["challenge_passed"] = True
     if not case.control:
@@ -56,6 +58,7 @@ def recall(stored: Stored, program: Program, features: Mapping[str, Any] | None 
     if risk is not None:
         before = unpack_risk(body["risk_before"]) if "risk_before" in body else risk
         program.stand(case, before, tuple(Measure(**measure) for measure in body.get("measures_before", ())))
+    case.row["event.lists"] = body.get("lists", [])
     kept = body["features"] if features is None else features
     case.row.update({a.name: kept[a.name] for a in program.feature_set.aggregates if a.name in kept})
     case.truncated = body["truncated"]

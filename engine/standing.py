@@ -16,6 +16,8 @@ from engine.values import Action, EntityState, Measure, Row, Tier, UserRisk
 
 RISK = "risk"
 MEASURE = "measure:"
+LISTED = "list:"
+"""`list:NAME:EVENT` is until when an outcome of that event puts an entity on a list, in µs; 0 = it was taken back."""
 HOUR_US = 3_600_000_000
 _LIMITED_KINDS: Mapping[str, frozenset[str]] = {
     "payments": frozenset({"payment"}),
@@ -67,6 +69,16 @@ def measures_of(state: EntityState | None, now_us: int) -> tuple[Measure, ...]:
     stored = (e[0] for name, e in sorted(state.head.get("attr", {}).items()) if name.startswith(MEASURE) and e[0])
     measures = (Measure(*value) for value in stored)
     return tuple(m for m in measures if m.from_us <= now_us and (not m.until_us or now_us < m.until_us))
+
+
+def lists_of(states: Mapping[str, EntityState], entities: Iterable[str], at_us: int) -> list[str]:
+    """Lists that outcomes put one of these entities on, as known at a time."""
+    found = set()
+    for state in (states[entity] for entity in entities if entity in states):
+        for name, (until_us, known_us, _) in state.head.get("attr", {}).items():
+            if name.startswith(LISTED) and known_us <= at_us < until_us:
+                found.add(name.removeprefix(LISTED).rpartition(":")[0])
+    return sorted(found)
 
 
 def measure_name(measure: Measure) -> str:

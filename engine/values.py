@@ -14,6 +14,7 @@ from enum import IntEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+HOUR_US = 3_600_000_000
 Row = dict[str, Any]
 """Dotted name → value: what conditions and features read. An absent name is UNKNOWN."""
 
@@ -247,6 +248,8 @@ class Record:
     """What the outbox has to deliver, committed with the record."""
     known_us: int = 0
     """When it became known, where an import states it; 0 = when the journal commits it."""
+    opens: Mapping[str, Any] | None = None
+    """The review case that a decision opens, committed with the record, which holds it too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,3 +312,57 @@ class Worker:
     seen_us: int
     problem: str = ""
     """Why it could not take what was activated since."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewCase:
+    """A decision that a person is to look at, as the journal's records make it. Times in µs, money in base currency."""
+
+    id: str
+    """The decision's, which is the event's."""
+    payment_id: str
+    currency: str
+    loss: float
+    """Expected: score × amount."""
+    rank: float
+    """log2 of the loss less hours until the deadline: its order among cases never changes with time."""
+    opened_us: int
+    due_us: int
+    """Until when it should be answered."""
+    timeout_us: int
+    """When the policy decides it; 0 = never."""
+    timeout_action: Action
+    holder: str = ""
+    """Who took it, "" where nobody did or it was given back."""
+    held_us: int = 0
+    """Until when: after that anybody may take it."""
+    action: Action = Action.UNSPECIFIED
+    """What was decided; unspecified while it is open."""
+    decided_by: str = ""
+    decided_us: int = 0
+    reason: str = ""
+    notes: int = 0
+
+    def priority(self, now_us: int) -> float:
+        """Expected loss, doubled with each hour that the deadline comes nearer; at the deadline it is the loss."""
+        return float(2.0 ** min(self.rank + now_us / HOUR_US, 1_000.0))
+
+    def held(self, now_us: int) -> bool:
+        """Whether a reviewer has it now."""
+        return not self.action and bool(self.holder) and now_us < self.held_us
+
+
+@dataclass(frozen=True, slots=True)
+class DeskFigures:
+    """How a review desk is doing."""
+
+    waiting: int
+    taken: int
+    overdue: int
+    """Of the open ones, past their deadline."""
+    loss: float
+    """Expected of the open ones."""
+    oldest_us: int
+    """Opening of the oldest open one; 0 = there is none."""
+    reviewers: Sequence[tuple[str, int, int, float]]
+    """(reviewer, allowed, declined, median minutes from opening to decision) of what was decided in a time."""

@@ -12,7 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -26,7 +26,7 @@ from engine.batch.quarantine import Quarantine
 from engine.batch.read import open_source
 from engine.batch.stage import ExternalSort, row_of, time_key
 from engine.bulk import rare_collections, scratch_in
-from engine.errors import MappingError
+from engine.errors import MappingError, Violation
 from engine.values import Event
 
 BATCH_EVENTS = 4_000
@@ -48,6 +48,12 @@ class BatchResult:
     """Known already with the same body; counted nowhere twice."""
     conflicts: Sequence[str] = ()
     """Ids of the batch's events and outcomes that are known with another body; the known one stays."""
+    refused: Mapping[str, Sequence[Violation]] = field(default_factory=dict)
+    """Id of an outcome that its event contradicts → how; nothing of it was kept."""
+    orphans: int = 0
+    """New outcomes of events that are not known yet; they wait for them."""
+    joined: int = 0
+    """Outcomes that waited and found their event in this batch."""
 
 
 class EventSink(Protocol):
@@ -107,6 +113,10 @@ class Summary:
     in_order: bool
     cleaned: Mapping[str, int]
     """What cleaning did → rows."""
+    orphans: int = 0
+    """New outcomes of events that are not known yet; they wait for them."""
+    joined: int = 0
+    """Outcomes that waited before and found their event in this run."""
 
 
 def load(
@@ -143,6 +153,7 @@ class _Run:
         self.source, self.mapping, self.sink, self.away, self.scratch = source, mapping, sink, away, scratch
         self.progress, self.batch_events = progress, batch_events
         self.events = self.new = self.repeated = self.conflicts = self.outcomes = self.runs = 0
+        self.orphans = self.joined = 0
         self.arrivals = Arrivals(source, mapping, away, now_us, scratch, self._tell)
 
     def write(self) -> tuple[int, bool]:
@@ -162,6 +173,7 @@ class _Run:
             if batch:
                 self._send(batch)
         self.sink.finish()
+        self.away.check(self.arrivals.rows, final=True)
         return resumed_at, in_order
 
     def summary(self, resumed_at: int, in_order: bool) -> Summary:
@@ -171,6 +183,7 @@ class _Run:
             self.source.name, self.mapping.name, arrivals.rows, self.events, self.new, self.repeated, self.conflicts,
             self.outcomes, dict(arrivals.skipped), away.rows, dict(away.reasons.most_common()), away.finish(),
             tuple(sorted(arrivals.unseen)), resumed_at, self.runs, in_order, dict(arrivals.cleaner.counts),
+            self.orphans, self.joined,
         )  # fmt: skip
 
     def _tell(self, stage: str, rows: int, bytes_done: int, total: int | None = None) -> None:
@@ -181,13 +194,17 @@ class _Run:
         result = self.sink.write([(arrival.event, arrival.outcomes) for arrival in batch], self.events)
         self.new, self.repeated = self.new + result.new, self.repeated + result.repeated
         self.conflicts += len(result.conflicts)
+        self.orphans, self.joined = self.orphans + result.orphans, self.joined + result.joined
         self.outcomes += sum(len(arrival.outcomes) for arrival in batch)
-        if result.conflicts:
+        if result.conflicts or result.refused:
             # The last of equal ids in a batch is the one that conflicts, unless an earlier import had the id.
             rows = {outcome["id"]: arrival for arrival in batch for outcome in arrival.outcomes}
             rows |= {arrival.event.id: arrival for arrival in batch if arrival.event}
             for known in result.conflicts:
                 self.away.conflict(rows[known].row, rows[known].line)
+            for refused, violations in result.refused.items():
+                self.away.refuse(rows[refused].row, rows[refused].line, violations)
+            self.away.check(self.arrivals.rows)
 
     # --- order -------------------------------------------------------------------------------------------------------
 

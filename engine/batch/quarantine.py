@@ -8,9 +8,9 @@ A value is left out because it might be a card number or a person; line and row 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -33,7 +33,7 @@ class Quarantine:
         self.reasons: Counter[str] = Counter()
         """`field: reason` → rows."""
         self._file: BinaryIO | None = None
-        self._conflicts = _conflicts_of(path)
+        self._refused = _refused_in(path)
 
     def add(self, row: int, line: int, problems: Sequence[Violation], rows: int = 1) -> None:
         """Put one row away, or a group of `rows` that begins there."""
@@ -43,9 +43,13 @@ class Quarantine:
 
     def conflict(self, row: int, line: int) -> None:
         """Note a row whose id is known with another body: it is not bad in itself, and counted by the sink."""
-        problems = [Violation("id", ID_CONFLICT)]
+        self.refuse(row, line, [Violation("id", ID_CONFLICT)], bad=0)
+
+    def refuse(self, row: int, line: int, problems: Sequence[Violation], bad: int = 1) -> None:
+        """Note a row that the journal refused for what it knows already; `bad` rows of it count as bad."""
+        self.rows += bad
         self._count(problems, 1)
-        self._write(row, line, problems, 1)
+        self._write(row, line, problems, 1, {"refused": bad})
 
     def check(self, rows: int, *, final: bool = False) -> None:
         """MappingError when more than the allowed share of `rows` is bad."""
@@ -58,10 +62,11 @@ class Quarantine:
             )
 
     def keep_conflicts(self) -> None:
-        """Carry over the conflicts of the interrupted run that this one continues: it won't meet them again."""
-        for row, line in self._conflicts:
-            self.conflict(row, line)
-        self._conflicts = []
+        """Carry over what was refused in the interrupted run that this one continues: it won't meet it again."""
+        for entry in self._refused:
+            problems = [Violation(problem["field"], problem["reason"]) for problem in entry["problems"]]
+            self.refuse(entry["row"], entry["line"], problems, entry["refused"])
+        self._refused = []
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -81,21 +86,21 @@ class Quarantine:
             known = reason in self.reasons or len(self.reasons) < MAX_REASONS
             self.reasons[reason if known else "other"] += rows
 
-    def _write(self, row: int, line: int, problems: Sequence[Violation], rows: int) -> None:
+    def _write(
+        self, row: int, line: int, problems: Sequence[Violation], rows: int, more: Mapping[str, int] | None = None
+    ) -> None:
         if self._file is None:
             self._file = self.path.open("wb")
         entry = {
             "source": self.source, "line": line, "row": row, **({"rows": rows} if rows > 1 else {}),
-            "problems": [{"field": p.field, "reason": p.reason} for p in problems],
+            "problems": [{"field": p.field, "reason": p.reason} for p in problems], **(more or {}),
         }  # fmt: skip
         self._file.write(orjson.dumps(entry) + b"\n")
 
 
-def _conflicts_of(path: Path) -> list[tuple[int, int]]:
-    """Row and line of the conflicts that an earlier run left in the file."""
+def _refused_in(path: Path) -> list[dict[str, Any]]:
+    """The refused rows that an earlier run left in the file."""
     if not path.exists():
         return []
-    mark = orjson.dumps(ID_CONFLICT)
     with path.open("rb") as file:
-        found = [orjson.loads(line) for line in file if mark in line and line.endswith(b"\n")]
-    return [(entry["row"], entry["line"]) for entry in found]
+        return [orjson.loads(line) for line in file if b'"refused":' in line and line.endswith(b"\n")]

@@ -19,7 +19,7 @@ from engine.batch.history import History
 from engine.errors import ModelError
 from engine.features.offline import build
 from engine.program import Program
-from engine.schema import FIELDS
+from engine.schema import FIELDS, NEUTRAL
 from engine.scoring.codec import DAY_US, Span, time_text
 from engine.scoring.config import TrainConfig
 
@@ -55,7 +55,7 @@ def label_at(
     bad_us = next((at for at, kind in known if kind in fraud), None)
     if bad_us is not None:
         return Label(True, bad_us) if won_us is None else Label(False, max(won_us, bad_us))
-    other_us = next((at for at, kind in known if kind not in {"confirmed_good", "dispute_won"}), None)
+    other_us = next((at for at, kind in known if kind not in NEUTRAL), None)
     if other_us is not None:
         return Label(None, other_us)
     good_us = min([at for at, kind in known if kind == "confirmed_good"] + [time_us + mature_after_us])

@@ -33,6 +33,7 @@ SHOWN_REASONS = 8
     arbiter import orders.csv --mapping mappings/orders.yaml
     arbiter import history/events.jsonl
     arbiter import history/outcomes.jsonl --kind outcomes
+    arbiter import disputes.csv --kind outcomes --mapping mappings/disputes.yaml
     zcat orders.csv.gz | arbiter import - --mapping orders.yaml --max-bad 1%
 """)  # fmt: skip
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
@@ -57,10 +58,10 @@ def command(
 
     Exit code 1 when it stopped half way because too many rows were bad, or when ids were known with another body.
     """
-    if mapping is not None and kind is not None:
-        raise click.UsageError("a mapping says itself what it produces; leave out --kind")
     settings = settings_of(folder, flags)
     declared = load_mapping(mapping) if mapping is not None else KINDS[kind or "events"]
+    if kind not in (None, declared.produces):
+        raise click.UsageError(f"the mapping {mapping} produces {declared.produces}, not {kind}; leave out --kind")
     away = quarantine or Path(f"{'stdin' if file == '-' else Path(file).name}.quarantine.jsonl")
     began_s = time.monotonic()
     summary = _import(None if file == "-" else Path(file), declared, settings, away, max_bad)
@@ -134,6 +135,8 @@ def _show(summary: Summary, seconds: float) -> None:
     rows: list[tuple[str, int, str]] = [
         ("rows read", summary.rows, f"in {seconds:,.1f} s, {summary.rows / max(seconds, 1e-9):,.0f} a second"),
         ("events and outcomes taken in", summary.new, ""),
+        ("  of events not seen yet", summary.orphans, "kept, and joined when they come"),
+        ("outcomes joined", summary.joined, "they had come before their events"),
         ("known already", summary.repeated, ""),
         ("known with another body", summary.conflicts, "the known one stays"),
         (

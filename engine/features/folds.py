@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.features.spec import MICRO, Aggregate
 from engine.features.windows import Answers, Floats, Histories, Ints
+from engine.schema import DISPUTES
 
 Measure = Callable[[Histories, Aggregate, int, int, int], Answers]
 """(histories, aggregate, flag column, value column or -1, scale) → the aggregate of every asked row."""
@@ -236,9 +237,11 @@ def _known_from(histories: Histories, kinds: Sequence[str]) -> Ints:
 
 
 def received(histories: Histories, aggregate: Aggregate, flag: int, value: int, scale: int) -> Answers:
-    """How many outcomes became known within the window."""
+    """How many outcomes became known within the window; a dispute won since takes those of its event out again."""
     found = np.zeros(len(histories.asked), np.int64)
-    for later in (histories.outcomes[kind] for kind in aggregate.outcomes if kind in histories.outcomes):
+    won = _known_from(histories, ("dispute_won",))
+    for kind in (kind for kind in aggregate.outcomes if kind in histories.outcomes):
+        later = histories.outcomes[kind]
         start_us = later.known_us + aggregate.offset_us
         told = histories.after_seq(later.row, later.seq)
         last = histories.not_before(later.row, start_us + aggregate.window_us)
@@ -247,6 +250,8 @@ def received(histories: Histories, aggregate: Aggregate, flag: int, value: int, 
         again = later.row[order[1:]] == later.row[order[:-1]]
         before, after = order[:-1][again], order[1:][again]
         last[before] = np.minimum(last[before], told[after])
+        if kind in DISPUTES:
+            last = np.minimum(last, won[later.row])
         found += histories.total((later.row, np.maximum(histories.not_before(later.row, start_us), told), last))
     return Answers(found, np.ones(len(found), np.bool_))
 

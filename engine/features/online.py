@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from engine.eventlog import ATTEMPT, DISPOSITION, FIXED, ID, TIME, Filter, LogLayout, LogView, hash64, shape_of
 from engine.features.spec import HEADS, MICRO, Aggregate, FeatureSet, scale_of, value_column
-from engine.schema import DISPOSITIONS, ENTITIES, FIELDS
+from engine.schema import DISPOSITIONS, DISPUTES, ENTITIES, FIELDS
 from engine.values import EntityEvent, EntityState, Event, Row
 
 PENDING, ABANDONED = DISPOSITIONS.index("pending"), DISPOSITIONS.index("abandoned")
@@ -284,7 +284,12 @@ def _received(aggregate: Aggregate) -> Finish:
     def received(_: list[int], now: Current) -> int:
         end = now.as_of_us - aggregate.offset_us
         start = end - aggregate.window_us
-        return sum(1 for _, kind, _, known_us in now.head.get("out", ()) if kind in wanted and start < known_us <= end)
+        told = now.head.get("out", ())
+        won = won_by(told, now.as_of_us)
+        return sum(
+            kind in wanted and start < known_us <= end and not (event_id in won and kind in DISPUTES)
+            for event_id, kind, _, known_us in told
+        )
 
     return received
 
@@ -292,8 +297,12 @@ def _received(aggregate: Aggregate) -> Finish:
 def bad_events(outcomes: Sequence[Sequence[Any]], wanted: frozenset[str], as_of_us: int) -> set[int]:
     """Ids of events with a wanted outcome known by a time; a dispute won since takes its event out again."""
     known = {event_id for event_id, kind, _, known_us in outcomes if kind in wanted and known_us <= as_of_us}
-    won = {event_id for event_id, kind, _, known_us in outcomes if kind == "dispute_won" and known_us <= as_of_us}
-    return known - won
+    return known - won_by(outcomes, as_of_us)
+
+
+def won_by(outcomes: Sequence[Sequence[Any]], as_of_us: int) -> set[int]:
+    """Ids of events whose dispute was won by a time."""
+    return {event_id for event_id, kind, _, known_us in outcomes if kind == "dispute_won" and known_us <= as_of_us}
 
 
 Measure = Callable[[list[int]], float | int | None]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.values import Activation, Bundle, Record, Stored, Worker
+from engine.values import Activation, Bundle, DeskFigures, Record, ReviewCase, Stored, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,48 @@ class Programs(Protocol):
         """Those that signed in since."""
 
 
+class Reviews(Protocol):
+    """The queue of review cases: what the records say, kept ready. It can be derived anew from them at any time.
+
+    A decision's record opens a case (`Record.opens`). Records of the kind `review` carry it on; their id is the case's,
+    and their body says `step` (look, take, release, note, decide, timeout), `by`, and what belongs to the step.
+    """
+
+    def case(self, case_id: str) -> ReviewCase | None:
+        """A case by its id."""
+
+    def open(
+        self, limit: int, now_us: int, held: bool | None = None, after: tuple[float, str] | None = None
+    ) -> Sequence[ReviewCase]:
+        """Open ones by falling rank, from behind (rank, id) on; `held`: those that somebody has now, or nobody has."""
+
+    def decided(self, limit: int, after: tuple[float, str] | None = None) -> Sequence[ReviewCase]:
+        """Decided ones, the newest first, from behind (decided_us, id) on."""
+
+    def late(self, now_us: int, limit: int) -> Sequence[ReviewCase]:
+        """Open ones that nobody has and that the policy decides by now."""
+
+    def figures(self, now_us: int, since_us: int) -> DeskFigures:
+        """Counts; `since_us`: from when on decided ones are counted."""
+
+    def append(self, make: Callable[[], Sequence[Record]]) -> Sequence[Stored]:
+        """Commit the records that `make` returns, called when nobody else can write, so that what it has read of the
+        queue still holds; what it raises, it raises, and nothing is done. Blocks until it is durable."""
+
+    def rebuild(self) -> int:
+        """Derive the queue anew from the records; returns how many cases it has."""
+
+
 class Journal(Protocol):
     """Appends are durable when they return. A record with a digest claims its id, once for all."""
 
     @property
     def programs(self) -> Programs:
         """What is and was live."""
+
+    @property
+    def reviews(self) -> Reviews:
+        """The queue of review cases."""
 
     async def start(self) -> None:
         """Open, or raise `JournalUnavailable`."""

@@ -26,6 +26,8 @@ from engine.journal.chain import Chain
 from engine.journal.journal import Notice
 from engine.journal.sqlite_programs import SCHEMA as PROGRAMS_SCHEMA
 from engine.journal.sqlite_programs import SqlitePrograms
+from engine.journal.sqlite_reviews import SCHEMA as REVIEWS_SCHEMA
+from engine.journal.sqlite_reviews import SqliteReviews
 from engine.values import Record, Stored
 
 _SCHEMA = (
@@ -49,10 +51,12 @@ CREATE TABLE IF NOT EXISTS source (digest TEXT PRIMARY KEY, position INTEGER NOT
 PRAGMA user_version = 1;
 """
     + PROGRAMS_SCHEMA
+    + REVIEWS_SCHEMA
 )
 _COLUMNS = 16
 _SELECT = "SELECT seq, kind, id, digest, event_us, payment, public, personal, number, known_us, writer FROM record "
 _ROWS_PER_INSERT = 64
+_PAYMENTS_PER_READ = 1_000
 GATHER_MAX = 512
 PAGE_BYTES = 4_096
 BULK_WAL_BYTES = 64 * 1024 * 1024
@@ -80,6 +84,10 @@ class SqliteJournal:
         """Keeps this process's threads apart; the file lock keeps processes apart."""
         self.programs = SqlitePrograms(
             self._rows, self._locked, lambda records, if_so: self._commit(records, if_so=if_so)
+        )
+
+        self.reviews = SqliteReviews(
+            self._rows, self._step, lambda: self.read(0, ("decision", "review")), lambda: self._write
         )
 
     async def start(self) -> None:
@@ -149,8 +157,16 @@ class SqliteJournal:
 
     def of_payment_now(self, payment_id: str) -> list[Stored]:
         """The same, without a loop."""
-        rows = self._rows(_SELECT + "WHERE payment = ? AND payment <> '' ORDER BY seq", (payment_id,))
-        return [_stored(row) for row in rows]
+        return self.of_payments_now((payment_id,))
+
+    def of_payments_now(self, payment_ids: Sequence[str]) -> list[Stored]:
+        """All records of some payments, oldest first."""
+        found = []
+        for at in range(0, len(payment_ids), _PAYMENTS_PER_READ):
+            some = payment_ids[at : at + _PAYMENTS_PER_READ]
+            chosen = f"WHERE payment IN ({','.join('?' * len(some))}) AND payment <> '' ORDER BY seq"
+            found += [_stored(row) for row in self._rows(_SELECT + chosen, some)]
+        return found
 
     def read(self, after_seq: int, kinds: Sequence[str] = ()) -> Iterator[Stored]:
         """Records in order, 5,000 at a time."""
@@ -299,6 +315,16 @@ class SqliteJournal:
                     self._write.execute("ROLLBACK")
                 raise
 
+    def _step(self, make: Callable[[], Sequence[Record]]) -> Sequence[Stored | BodyConflict]:
+        """One transaction over the records that `make` returns when nobody else can write."""
+        records: list[Record] = []
+
+        def made() -> bool:
+            records.extend(make())
+            return bool(records)
+
+        return self._commit(records, if_so=made)
+
     def _insert(self, records: Sequence[Record]) -> list[Stored | BodyConflict]:
         """Claim the ids, then write every record that won its claim, and the refused attempts."""
         (last,) = self._write.execute("SELECT coalesce(max(seq), 0) FROM record").fetchone()
@@ -356,6 +382,9 @@ class SqliteJournal:
         notices = [(s.seq, s.known_us, 0, orjson.dumps(notice)) for s in fresh for notice in s.record.notices]
         if notices:
             self._write.executemany("INSERT INTO outbox (seq, due_us, attempts, body) VALUES (?, ?, ?, ?)", notices)
+        for stored in fresh:
+            if stored.record.opens is not None or stored.record.kind == "review":
+                self.reviews.fold(stored, stored.record.opens)
 
     def _row(self, stored: Stored) -> tuple[Any, ...]:
         record, link = stored.record, self._chain.link(stored.record, stored.known_us)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from engine.policy.rules import (
     Fallback,
     MeasureSpec,
     Outcome,
+    OutcomeList,
     Required,
+    ReviewDesk,
     Rule,
     Settings,
 )
@@ -42,7 +44,7 @@ from engine.policy.tables import GIVEN, HIT_POLICIES, TableReader, read_columns
 from engine.schema import FIELDS, KINDS, OUTCOMES
 from engine.values import Action, Reason, Tier
 
-DAY_US = 86_400_000_000
+MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
 CODES = declare_codes(
     {
         "E501": "a policy setting is impossible",
@@ -72,6 +74,8 @@ class PolicyReader:
     reasons: Reasons
     cards: list[Scorecard] = field(default_factory=list)
     """Scorecards, once the rules are read."""
+    listed: list[Fields] = field(default_factory=list)
+    """What outcomes put on lists, once the settings are read."""
 
     @classmethod
     def of(cls, folder: Path, diagnostics: Diagnostics) -> PolicyReader:
@@ -98,9 +102,11 @@ class PolicyReader:
                 "limit_reason",
                 "parameters",
                 "control_group",
+                "review",
             },
         )
-        labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
+        labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note", "lists"})
+        self.listed = labels.fields_list("lists", {"list", "on", "for"}, {"undo"})
         currency = top.text("base_currency")
         if currency and currency not in CURRENCIES:
             top.mistake("E501", f"{currency} is not an ISO 4217 currency", "base_currency")
@@ -146,7 +152,38 @@ class PolicyReader:
             )
             if group.node is not None
             else None,
+            review=self._review(top.fields("review", (), {"answer_within", "lease", "timeout"})),
         )
+
+    def _review(self, desk: Fields) -> ReviewDesk:
+        timeout, usual = desk.fields("timeout", {"after", "action"}), ReviewDesk()
+        found = ReviewDesk(
+            desk.duration_us("answer_within", usual.answer_us),
+            desk.duration_us("lease", usual.lease_us),
+            timeout.duration_us("after"),
+            _action(timeout.choice("action", ("ALLOW", "DECLINE"))) or Action.UNSPECIFIED,
+        )
+        if not (MINUTE_US <= found.lease_us <= DAY_US and found.answer_us > 0):
+            desk.mistake("E501", "a lease is from 1m to 1d, and a case is answered within more than nothing")
+        if 0 < found.timeout_us < found.answer_us:
+            timeout.mistake("E501", "the policy would decide before a person should have", "after")
+        return found
+
+    def listings(self, lists: Mapping[str, AnyList], kept: Collection[str]) -> tuple[OutcomeList, ...]:
+        """What `labels.yaml` puts on lists; `kept`: entities that profiles are kept about."""
+        found = []
+        for item in self.listed:
+            name, undo = item.text("list"), item.choices("undo", OUTCOMES)
+            entity = lists[name].type if name in lists else ""
+            if name not in lists:
+                hint = self.diagnostics.did_you_mean(name, lists)
+                item.mistake("E511", f"the list `{name}` is not declared in lists/lists.yaml", "list", hint)
+            elif entity not in kept or lists[name].kind == "allow":
+                hint = f"outcomes list what profiles are kept about: {', '.join(sorted(kept))}"
+                where = f"the {lists[name].kind} list `{name}`"
+                item.mistake("E511", f"outcomes can't put anything on {where}", "list", hint)
+            found.append(OutcomeList(name, entity, item.choices("on", OUTCOMES), undo, item.duration_us("for")))
+        return tuple(found)
 
     def rules(self, schema: Schema, lists: Mapping[str, AnyList] = _NO_LISTS) -> Iterator[tuple[Rule, Checked]]:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""

@@ -118,6 +118,30 @@ class ControlGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeList:
+    """Outcomes that put an entity of their event on a list for a while, and those that take it off again."""
+
+    list: str
+    entity: str
+    on: tuple[str, ...]
+    undo: tuple[str, ...]
+    life_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewDesk:
+    """How the review desk works."""
+
+    answer_us: int = 4 * 3_600_000_000
+    """From a decision until its case should be answered."""
+    lease_us: int = 15 * 60_000_000
+    """How long a reviewer has a case to himself."""
+    timeout_us: int = 0
+    """From a decision until the policy decides a case at which nobody looked; 0 = never."""
+    timeout_action: Action = Action.UNSPECIFIED
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """`policy.yaml`: everything that isn't a rule."""
 
@@ -150,3 +174,6 @@ class Settings:
     """Event kind → up to three models that are scored too, and decide nothing."""
     explains: Mapping[str, Reason] = field(default_factory=dict)
     """Feature → the reason when it raises a model's score; one without has its own meaning."""
+    listings: tuple[OutcomeList, ...] = ()
+    """What outcomes put on lists."""
+    review: ReviewDesk = ReviewDesk()

@@ -215,6 +215,10 @@ class SqliteProfiles:
 
     async def peek(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
         """Read without writing."""
+        return self.peek_now(keys)
+
+    def peek_now(self, keys: Mapping[str, bytes]) -> Mapping[str, EntityState]:
+        """The same, without a loop."""
         with _translated():
             found = read(self._db, {key: entity for entity, key in keys.items()}, self._layouts)
         return {entity: EntityState(found[key].head, found[key].log) for entity, key in keys.items()}

@@ -60,7 +60,7 @@ async def test_a_retry_of_an_undecided_attempt_is_decided_from_its_first_admissi
 
 async def test_a_record_that_was_not_settled_is_settled(engine, keeper, monkeypatch):
     """A decline whose worker died after the commit is counted as declined by the reconciliation."""
-    monkeypatch.setattr(engine.pipeline, "_settle", lambda event, changes: None)
+    monkeypatch.setattr(engine.pipeline, "_settle", lambda event, changes, told: None)
     await engine.decide(payment(1, card__token="tok_blocked"))
     assert (await engine.consider(payment(2, at_s=1)))[1].row["user.declined_24h"] == 0
     assert await keeper.reconcile(LATER_US) == 1

@@ -174,7 +174,7 @@ async def test_a_late_admission_that_the_power_took_comes_back(settings_of, monk
 async def test_a_settlement_by_the_keeper_is_journaled_under_its_number(engine, keeper, monkeypatch):
     """So that a replay can tell which later decisions had seen it; numbers are not given again after a loss."""
     with monkeypatch.context() as patched:
-        patched.setattr(engine.pipeline, "_settle", lambda event, changes: None)
+        patched.setattr(engine.pipeline, "_settle", lambda event, changes, told: None)
         await engine.decide(payment(1, card__token="tok_blocked"))
     await keeper.reconcile(LATER_US)
     (settled,) = engine.journal.read(0, ("settle",))

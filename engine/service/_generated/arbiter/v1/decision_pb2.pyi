@@ -87,7 +87,9 @@ class _OutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutcomeKi
     DESCRIPTOR: _descriptor.EnumDescriptor
     OUTCOME_KIND_UNSPECIFIED: _OutcomeKind.ValueType  # 0
     OUTCOME_KIND_CHARGEBACK: _OutcomeKind.ValueType  # 1
-    """The card's holder took the money back through the scheme; the reason is `code`."""
+    """The card's holder took the money back through the scheme; the reason is `code`. A code that is not about fraud
+    makes it a service dispute (docs/outcomes.md); without a code it counts as fraud.
+    """
     OUTCOME_KIND_FRAUD_WARNING: _OutcomeKind.ValueType  # 2
     """Early fraud warning of issuer or scheme."""
     OUTCOME_KIND_CONFIRMED_FRAUD: _OutcomeKind.ValueType  # 3
@@ -102,13 +104,23 @@ class _OutcomeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutcomeKi
     """The holder bought it and denies it."""
     OUTCOME_KIND_ABUSE: _OutcomeKind.ValueType  # 8
     """Of refunds, coupons or the like."""
+    OUTCOME_KIND_ISSUER_DECLINE: _OutcomeKind.ValueType  # 9
+    """The issuer declined the payment; the reason is `code`. For feeds: a checkout records a payment_result instead."""
+    OUTCOME_KIND_REFUND_ISSUED: _OutcomeKind.ValueType  # 10
+    """Money went back to the buyer. Says nothing about fraud."""
+    OUTCOME_KIND_COMPLAINT_FILED: _OutcomeKind.ValueType  # 11
+    """The buyer complained. Says nothing about fraud."""
+    OUTCOME_KIND_REPORT_FILED: _OutcomeKind.ValueType  # 12
+    """Somebody reported the event, such as a review or a seller. Says nothing about fraud."""
 
 class OutcomeKind(_OutcomeKind, metaclass=_OutcomeKindEnumTypeWrapper):
     """What turned out to be true of an event. Which of them mean fraud is the policy's business."""
 
 OUTCOME_KIND_UNSPECIFIED: OutcomeKind.ValueType  # 0
 OUTCOME_KIND_CHARGEBACK: OutcomeKind.ValueType  # 1
-"""The card's holder took the money back through the scheme; the reason is `code`."""
+"""The card's holder took the money back through the scheme; the reason is `code`. A code that is not about fraud
+makes it a service dispute (docs/outcomes.md); without a code it counts as fraud.
+"""
 OUTCOME_KIND_FRAUD_WARNING: OutcomeKind.ValueType  # 2
 """Early fraud warning of issuer or scheme."""
 OUTCOME_KIND_CONFIRMED_FRAUD: OutcomeKind.ValueType  # 3
@@ -123,6 +135,14 @@ OUTCOME_KIND_FRIENDLY_FRAUD: OutcomeKind.ValueType  # 7
 """The holder bought it and denies it."""
 OUTCOME_KIND_ABUSE: OutcomeKind.ValueType  # 8
 """Of refunds, coupons or the like."""
+OUTCOME_KIND_ISSUER_DECLINE: OutcomeKind.ValueType  # 9
+"""The issuer declined the payment; the reason is `code`. For feeds: a checkout records a payment_result instead."""
+OUTCOME_KIND_REFUND_ISSUED: OutcomeKind.ValueType  # 10
+"""Money went back to the buyer. Says nothing about fraud."""
+OUTCOME_KIND_COMPLAINT_FILED: OutcomeKind.ValueType  # 11
+"""The buyer complained. Says nothing about fraud."""
+OUTCOME_KIND_REPORT_FILED: OutcomeKind.ValueType  # 12
+"""Somebody reported the event, such as a review or a seller. Says nothing about fraud."""
 Global___OutcomeKind: _TypeAlias = OutcomeKind  # noqa: Y015
 
 @_typing.final

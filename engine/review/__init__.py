@@ -1,0 +1,1 @@
+"""The review desk: decisions at which a person looks."""
