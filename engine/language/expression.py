@@ -252,7 +252,7 @@ class _Parser:
         while self.at(*_PRECEDENCE) and _PRECEDENCE[self.next.text] >= least:
             operator = self.next.text
             if operator in ("&&", "||"):
-                operands = [left]
+                operands, self.depth = [left], entered
                 while self.at(operator):
                     self.take()
                     operands.append(self.binary(_PRECEDENCE[operator] + 1))
@@ -332,12 +332,9 @@ class _Parser:
         names: list[str] = []
         for arg in args:
             if not isinstance(arg, Ident) or arg.rooted or arg.name in names:
-                one, many = (
-                    "argument of `{}` is the name of its variable",
-                    "two arguments of `{}` are the names of its variables",
-                )
-                which = (one if len(args) == 1 else many).format(macro)
-                raise SyntaxMistake("E208", f"the first {which}", arg.start, arg.end - arg.start)
+                one, two = "the first argument of `{}` is the name", "the first two arguments of `{}` are the names"
+                message = f"{(one if len(args) == 1 else two).format(macro)} of its variable{'s' * (len(args) > 1)}"
+                raise SyntaxMistake("E208", message, arg.start, arg.end - arg.start)
             names.append(arg.name)
         return tuple(names)
 
