@@ -24,18 +24,10 @@ from typing import Any
 
 from engine.errors import InvalidInput
 from engine.intake import FUTURE_LIMIT_US, read_event
-from engine.language import Diagnostics, Fields, Node, Position, Reader, Scalar, Type, declare_codes, load_yaml
+from engine.language import Diagnostics, Fields, Node, Position, Reader, Scalar, Type, load_yaml
 from engine.schema import DERIVED, FIELDS, KINDS
 from engine.values import Action, Event, Tier
 
-CODES = declare_codes(
-    {
-        "E701": "a test names a rule that does not exist",
-        "E702": "the event of a test can't be",
-        "E703": "a test sets a value that can't be set",
-        "E704": "a row of a table of tests does not fit its columns",
-    }
-)
 RESULTS = ("hit", "miss", "unknown")
 START_US = 1_767_225_600_000_000
 """2026-01-01T00:00Z: when cases happen that don't say when."""

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 
 from engine.batch.rule_tests import TestReport
-from engine.language import Diagnostic, Diagnostics, declared_codes
+from engine.language import CODES, Diagnostic, Diagnostics
 
 FORMATS = ("text", "json", "sarif", "github")
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -40,9 +40,8 @@ _ORDER = ("code", "severity", "file", "line", "column", "length", "message", "hi
 
 def as_sarif(found: Diagnostics, folder: Path, failure: str) -> str:
     """A SARIF log with one run: code scanners and editors show each finding at its place."""
-    meanings = declared_codes()
     codes = sorted({item.code for item in found.items})
-    rules = [{"id": code, "shortDescription": {"text": meanings[code]}} for code in codes]
+    rules = [{"id": code, "shortDescription": {"text": CODES[code]}} for code in codes]
     results = [
         {
             "ruleId": item.code, "ruleIndex": codes.index(item.code), "level": item.severity,

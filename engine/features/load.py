@@ -21,21 +21,11 @@ from engine.language import (
     Schema,
     check,
     compile_value,
-    declare_codes,
     load_yaml,
     parse_duration_us,
 )
 from engine.schema import DISPOSITIONS, ENTITIES, FIELDS, KINDS, OUTCOMES
 
-CODES = declare_codes(
-    {
-        "E401": "a feature's name does not begin with an entity",
-        "E402": "a feature's measure and its other keys do not fit together",
-        "E403": "a feature hides an event field",
-        "E404": "the length of a window is not clear",
-        "E405": "a derived feature reads itself, or one that stands below it",
-    }
-)
 _NEEDS_NUMBER = {"sum", "mean", "min", "max", "stddev", "median", "ratio", "first", "last"}
 _NEEDS_FIELD = {*_NEEDS_NUMBER, "distinct", "repeats", "told"}
 _MAY_HAVE_FIELD = {*_NEEDS_FIELD, "age"}

@@ -30,19 +30,18 @@ A row's timestamps are int µs (or aware datetimes), a double may come as int. `
 `outcome(checked, row)` are the reference that the generated code is proven equal to; `evaluate_expression(text,
 bindings)` is the dynamic mode. `checked.conjunct_text(i)` is a condition as it was written.
 
-Another room's own mistakes: `CODES = declare_codes({"E401": "…"})` once, a page docs/errors/E401.md, and then
+A new kind of mistake is a line of `codes.txt`, a page docs/errors/E401.md, and then
 `rule.mistake("E401", message, key="when", hint=…)`, or `diagnostics.error("E401", message, node.position(), …)`.
 """
 
 from engine.language.check import Checked, Located, Schema, Snippet, check, check_text
 from engine.language.diagnostics import (
+    CODES,
     Diagnostic,
     Diagnostics,
     DiagnosticsError,
     Position,
     Related,
-    declare_codes,
-    declared_codes,
     did_you_mean,
 )
 from engine.language.interpret import evaluate, evaluate_expression, outcome
@@ -53,9 +52,9 @@ from engine.language.source import Listing, Node, Scalar, Table, load_yaml, pars
 from engine.language.types import Type, parse_type
 
 __all__ = [
-    "UNKNOWN", "Checked", "Diagnostic", "Diagnostics", "DiagnosticsError", "ExpressionError", "Failure", "Fields",
-    "Listing", "Located", "Node", "Position", "Reader", "Related", "RowProgram", "RowResult", "Scalar", "Schema",
-    "Snippet", "Table", "Type", "UInt", "check", "check_text", "compile_rows", "compile_value", "declare_codes",
-    "declared_codes", "did_you_mean", "evaluate", "evaluate_expression", "load_yaml", "outcome",
-    "parse_duration_us", "parse_timestamp_us", "parse_type", "parse_yaml",
+    "CODES", "UNKNOWN", "Checked", "Diagnostic", "Diagnostics", "DiagnosticsError", "ExpressionError", "Failure",
+    "Fields", "Listing", "Located", "Node", "Position", "Reader", "Related", "RowProgram", "RowResult", "Scalar",
+    "Schema", "Snippet", "Table", "Type", "UInt", "check", "check_text", "compile_rows", "compile_value",
+    "did_you_mean", "evaluate", "evaluate_expression", "load_yaml", "outcome", "parse_duration_us",
+    "parse_timestamp_us", "parse_type", "parse_yaml",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from engine.errors import PolicyError
@@ -82,9 +83,9 @@ class Diagnostics:
         self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "", found: str = "",
         wanted: str = "", related: Iterable[Related] = (), severity: Severity = "error",
     ) -> None:  # fmt: skip
-        """Add one mistake; `code` must have been declared with `declare_codes`."""
-        if code not in _codes:
-            raise KeyError(f"diagnostic code {code} is not declared")
+        """Add one mistake; `code` must be one of `CODES`."""
+        if code not in CODES:
+            raise KeyError(f"diagnostic code {code} is not in codes.txt")
         if self.full:
             self.more += 1
             return
@@ -206,60 +207,8 @@ def _alternatives(names: list[str], quote: str) -> str:
 
 # --- codes ----------------------------------------------------------------------------------------------------------
 
-_codes: dict[str, str] = {}
-
-
-def declare_codes(codes: Mapping[str, str]) -> Mapping[str, str]:
-    """Make codes known with a one-line meaning each and return them; a room declares its own once, at import.
-
-    Each needs a page `docs/errors/<code>.md`. Taken: E1xx files, E2xx syntax of conditions, E3xx their types.
-    """
-    for code, meaning in codes.items():
-        if _codes.setdefault(code, meaning) != meaning:
-            raise KeyError(f"diagnostic code {code} is already declared as: {_codes[code]}")
-    return codes
-
-
-def declared_codes() -> dict[str, str]:
-    """All codes that the imported rooms have declared, with their meaning."""
-    return dict(_codes)
-
-
-LANGUAGE_CODES = declare_codes({
-    "E101": "the file can't be read",
-    "E102": "the file is larger than 5 MB",
-    "E103": "the file is not UTF-8 text",
-    "E104": "the YAML has a syntax error",
-    "E105": "a tab is used for indentation",
-    "E106": "an anchor, an alias or a merge is used",
-    "E107": "a tag is used",
-    "E108": "a key is given twice",
-    "E109": "the file is empty or has more than one document",
-    "E110": "the YAML is nested too deeply",
-    "E111": "a key is not known here",
-    "E112": "a key is missing",
-    "E113": "a value has the wrong shape: a mapping, a list or a single value was wanted",
-    "E114": "a value can't be read as what is wanted here",
-    "E115": "a value is outside its range",
-    "E116": "a value is not one of the choices",
-    "E201": "a character can't start anything in a condition",
-    "E202": "a text literal is not closed",
-    "E203": "an escape in a text literal is not valid",
-    "E204": "a number is not valid or too large",
-    "E205": "something else was expected here in a condition",
-    "E206": "a reserved word is used as a name",
-    "E207": "a condition is too long or nested too deeply",
-    "E208": "a macro is used with the wrong arguments",
-    "E301": "a name is not known",
-    "E302": "a function is not known",
-    "E303": "a function is called with the wrong arguments",
-    "E304": "an operator is used with types that don't fit",
-    "E305": "two values of different types are compared",
-    "E306": "a fractional number stands beside a whole-number value",
-    "E307": "an expression has another type than the one wanted here",
-    "E308": "a list is not known",
-    "E309": "a field is read from something that has no fields",
-    "E310": "protobuf messages, enums and type values are not part of this language",
-    "E311": "a constant argument can't be right",
-})  # fmt: skip
-"""The codes of this room."""
+CODES = dict(
+    line.split(" ", 1) for line in (Path(__file__).parent / "codes.txt").read_text(encoding="utf-8").splitlines()
+)
+"""Code → meaning: E1xx files, E2xx syntax of conditions, E3xx their types, E4xx features, E5xx policies, E7xx tests of
+rules, L6xx lints. Each has a page `docs/errors/<code>.md`."""

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from engine.intake import RANGES
-from engine.language import Checked, Diagnostics, Position, Related, Scalar, Table, declare_codes, evaluate, load_yaml
+from engine.language import Checked, Diagnostics, Position, Related, Scalar, Table, evaluate, load_yaml
 from engine.language.diagnostics import Severity
 from engine.language.expression import Binary, Literal, Logic, Name, Node, Unary
 from engine.language.resolve import Coalesce, InList, Present, children
@@ -34,25 +34,6 @@ DAY_US = 86_400_000_000
 LONG_OBSERVED_US = 90 * DAY_US
 OFTEN_MISSING = 0.5
 MOST_COMPARED = 3_000_000
-CODES = declare_codes(
-    {
-        "L601": "a condition is never true",
-        "L602": "a condition is always true",
-        "L603": "two parts of a condition contradict each other",
-        "L604": "a part of a condition adds nothing to the others",
-        "L605": "two rules have the same condition",
-        "L606": "a rule adds nothing to another",
-        "L607": "a threshold lies outside the range of the score",
-        "L608": "a list that a rule asks is empty",
-        "L609": "money is compared without a currency",
-        "L610": "an often-missing input is used without a default",
-        "L611": "an outcome can't be reached",
-        "L612": "a rule has ended",
-        "L613": "a rule has been observed for over 90 days",
-        "L614": "something is declared and used nowhere",
-        "L615": "there are too many rules to compare each with each",
-    }
-)
 _MONEY = frozenset({"txn.amount", "txn.amount_minor"})
 _ORDERED = frozenset({"<", "<=", ">", ">=", "==", "!="})
 _LIMITS = RANGES | {

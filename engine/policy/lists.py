@@ -22,7 +22,6 @@ from engine.language import (
     Position,
     Reader,
     Scalar,
-    declare_codes,
     load_yaml,
     parse_timestamp_us,
 )
@@ -34,15 +33,6 @@ from engine.policy.sheets import Row, Sheet, read_sheet
 MAX_ENTRIES = 1_000_000
 DAY_US = 86_400_000_000
 MOST_ALLOWED_US = 180 * DAY_US
-CODES = declare_codes(
-    {
-        "E511": "a list and its declaration don't fit together",
-        "E512": "a value is not of its list's type",
-        "E513": "an entry of a list lacks something, or its times can't be",
-        "E514": "an entry is in its list twice",
-        "E524": "a list is asked for a field of another type",
-    }
-)
 KINDS = ("block", "allow", "watch")
 _NEEDED = ("value", "reason", "author", "added")
 _COLUMNS = (*_NEEDED, "until")

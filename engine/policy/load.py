@@ -19,7 +19,6 @@ from engine.language import (
     Scalar,
     Schema,
     check,
-    declare_codes,
     load_yaml,
     parse_type,
 )
@@ -45,18 +44,6 @@ from engine.schema import FIELDS, KINDS, OUTCOMES
 from engine.values import Action, Reason, Tier
 
 MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
-CODES = declare_codes(
-    {
-        "E501": "a policy setting is impossible",
-        "E502": "bands do not rise, or do not start at 0",
-        "E503": "a rule id is used twice",
-        "E505": "a rule states neither a tier nor an action nor a measure",
-        "E506": "an unknown measure or measure parameter",
-        "E507": "a rule names an event kind that does not exist",
-        "E531": "challengers stand beside one model that decides, at most three of them",
-        "E509": "a parameter has a name or a value that can't be",
-    }
-)
 _OUTCOME_KEYS = {"tier", "action", "measures"}
 _TABLE_KEYS = {"gaps", "then", "reason"}
 _RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}

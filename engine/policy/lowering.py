@@ -20,7 +20,6 @@ from engine.language import (
     Schema,
     check,
     compile_rows,
-    declare_codes,
     load_yaml,
 )
 from engine.policy.combine import Source, Verdict
@@ -32,12 +31,6 @@ ENTITIES = tuple(FIELD_OF)
 MOST_SNOOZED_US = 30 * DAY_US
 _WEEK_US, _MONDAY_US = 7 * DAY_US, 3 * DAY_US
 """Weeks begin on Mondays; 1970 began on a Thursday."""
-CODES = declare_codes(
-    {
-        "E521": "an allow entry names a rule set that does not exist",
-        "E522": "a snooze can't be: it is one rule, one entity, at most 30 days",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from engine.language import Diagnostics, Fields, Position, Reader, Related, Scalar, declare_codes, load_yaml
+from engine.language import Diagnostics, Fields, Position, Reader, Related, Scalar, load_yaml
 from engine.schema import FIELDS
 from engine.values import Reason
 
-CODES = declare_codes(
-    {
-        "E504": "a reason code has two different texts",
-        "E515": "a reason code, or a customer text, is not known",
-        "E516": "a text for customers tells too much",
-        "E530": "a reason explains features that do not exist, or that another reason explains",
-    }
-)
 Translations = Mapping[str, Mapping[str, str]]
 """Language (en, de …) → reason code → customer text; the default language is not among them."""
 

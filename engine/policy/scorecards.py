@@ -29,12 +29,10 @@ from engine.language import (
     Snippet,
     check,
     compile_rows,
-    declare_codes,
 )
 from engine.values import Result, Row, RuleHit
 
 MOST_POINTS = 1_000
-CODES = declare_codes({"E523": "a scorecard's name or its bands can't be"})
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 

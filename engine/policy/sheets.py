@@ -16,10 +16,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.language import Diagnostics, Position, declare_codes, did_you_mean
+from engine.language import Diagnostics, Position, did_you_mean
 
 MAX_BYTES = 500_000_000
-CODES = declare_codes({"E510": "a CSV file can't be read as the table it should be"})
 _CELL = re.compile(r'\s*"(?:[^"]|"")*"|[^,;]*')
 _LINE_END = re.compile(r"\r\n|\n|\r")
 Row = tuple[int, list[str]]

@@ -19,14 +19,11 @@ from engine.language import (
     Schema,
     check,
     compile_value,
-    declare_codes,
     load_yaml,
 )
 from engine.policy.patterns import Fact, History, Pattern, PatternSet, Step, problems_of
 from engine.schema import ENTITIES, FIELDS, KINDS
 from engine.values import EntityEvent, EntityState, Row
-
-CODES = declare_codes({"E508": "a pattern that can't be matched as declared"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from engine.language import Checked, Diagnostics, Fields, Position, Related, Schema, check, declare_codes
+from engine.language import Checked, Diagnostics, Fields, Position, Related, Schema, check
 from engine.policy.reasons import Reasons
 from engine.policy.rules import Outcome, Rule
 from engine.policy.sheets import Row, Sheet
@@ -30,14 +30,6 @@ from engine.values import Action, Tier
 
 MAX_ROWS = 1_000
 MOST_STEPS = 100_000
-CODES = declare_codes(
-    {
-        "E517": "a decision table is declared wrongly",
-        "E518": "a cell of a decision table can't be read",
-        "E519": "two rows of a table with the hit policy unique can hit together",
-        "E520": "no row of a table is for some values",
-    }
-)
 GIVEN = ("tier", "action", "reason", "note")
 HIT_POLICIES = ("unique", "first", "collect")
 _COMPARE: Mapping[str, Callable[[Any, Any], bool]] = {

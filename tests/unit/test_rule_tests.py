@@ -11,11 +11,10 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
-from engine.batch.rule_cases import CODES
 from engine.batch.rule_tests import TestReport, run_tests
 from engine.cli.app import app
 from engine.cli.findings import report_as_text
-from engine.language import DiagnosticsError
+from engine.language import CODES, DiagnosticsError
 from engine.loader import load_program
 from engine.profiles.identity import Identity
 from tests.conftest import POLICY, ROOT
@@ -187,7 +186,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", MISTAKES)
 def test_a_mistake_in_a_test_is_shown_at_its_place(code, policy):
     """Each code has an example, whose text is on its page."""
     with pytest.raises(DiagnosticsError) as refused:
@@ -205,7 +204,8 @@ def test_a_mistake_in_a_test_is_shown_at_its_place(code, policy):
 
 def test_codes_and_pages_are_the_same_set():
     """No page without a code."""
-    assert set(MISTAKES) == set(CODES) == {page.stem for page in (ROOT / "docs" / "errors").glob("E7*.md")}
+    codes = {code for code in CODES if code.startswith("E7")}
+    assert set(MISTAKES) == codes == {page.stem for page in (ROOT / "docs" / "errors").glob("E7*.md")}
 
 
 def test_the_command(policy, monkeypatch):
