@@ -21,6 +21,8 @@ from engine.pipeline import Clock, Recorder
 from engine.profiles.identity import Identity
 from engine.profiles.sqlite import SqliteProfiles
 from engine.program import Program
+from engine.review.desk import Desk
+from engine.review.related import AT_ONCE, Related
 from engine.runtime import EventClock, Runtime, WallClock
 from engine.settings import Settings, hash_key
 
@@ -57,7 +59,15 @@ def open_engine(settings: Settings, *, recorder: Recorder | None = None, slot: i
     """One worker's engine, not started yet."""
     profiles, journal = open_stores(settings)
     clock: Clock = EventClock() if settings.clock == "event" else WallClock()
-    return Runtime(open_activations(settings, journal), settings.rules, profiles, journal, clock, recorder or Silence())
+    return Runtime(
+        open_activations(settings, journal), settings.rules, profiles, journal, clock, recorder or Silence(),
+        lambda program: Desk(journal, profiles, program, open_related(settings), now_us),
+    )  # fmt: skip
+
+
+def open_related(settings: Settings) -> Related:
+    """The index of what events have in common."""
+    return Related(settings.state / "related.sqlite", Identity(hash_key(settings.hash_key_file)))
 
 
 def open_activations(settings: Settings, journal: SqliteJournal, *, with_models: bool = True) -> Activations:
@@ -104,19 +114,54 @@ async def keeper(settings: Settings, *, recorder: Recorder, sinks: Mapping[str, 
     profiles, journal = open_stores(settings)
     journal.open()
     activations = open_activations(settings, journal, with_models=False)
-    program = activations.current()
-    if profiles.stored_shape() not in {"", program.features.shape}:  # what is live waits for a backfill
-        program, _ = activations.fitting(profiles.stored_shape()) or (program, None)
+    program = _fitting(activations, profiles)
     profiles.open(program.layouts)
+    related = open_related(settings)
+    desk = Desk(journal, profiles, lambda: work.program, related, now_us)
+
+    async def review() -> None:
+        if settings.clock == "wall":  # the deadlines of a history that is replayed have passed
+            await desk.time_out()
+        await asyncio.to_thread(related.follow, journal)
+
     explain = Follower(journal, Explainers(settings.models), open_programs(settings, journal))
     make_anew = partial(backfill_beside, settings)
-    keeper = Keeper(program, profiles, journal, settings.state, sinks, activations.current, explain, make_anew)
-    keeper.recover()
+    work = Keeper(program, profiles, journal, settings.state, sinks, activations.current, explain, make_anew, review)
+    work.recover()
     try:
-        await keeper.run()
+        await work.run()
     finally:
+        related.close()
         await profiles.close()
         await journal.close()
+
+
+def _fitting(activations: Activations, profiles: SqliteProfiles) -> Program:
+    """What is live, or what the stored logs fit while that waits for a backfill."""
+    program = activations.current()
+    if profiles.stored_shape() not in {"", program.features.shape}:
+        program, _ = activations.fitting(profiles.stored_shape()) or (program, None)
+    return program
+
+
+@contextmanager
+def at_the_desk(settings: Settings) -> Iterator[Desk]:
+    """The review desk of an installation, from a process of its own; a server may run."""
+    profiles, journal = open_stores(settings)
+    if not (settings.state / "journal.sqlite").exists():
+        raise NotFound(f"there is no journal in {settings.state}")
+    journal.open()
+    program = _fitting(open_activations(settings, journal, with_models=False), profiles)
+    profiles.open(program.layouts)
+    related = open_related(settings)
+    try:
+        while related.follow(journal) == AT_ONCE:
+            pass
+        yield Desk(journal, profiles, lambda: program, related, now_us)
+    finally:
+        related.close()
+        asyncio.run(profiles.close())
+        asyncio.run(journal.close())
 
 
 def backfill_beside(settings: Settings, live: Program, wanted: Program, still: Callable[[], bool]) -> int:
@@ -135,7 +180,7 @@ def backfill_beside(settings: Settings, live: Program, wanted: Program, still: C
 
 
 def rebuild(settings: Settings, progress: Callable[[int], None] = lambda _: None) -> int:
-    """Derive every profile anew from the journal; returns how many records were read. No server may run.
+    """Derive profiles and review queue anew from the journal; returns how many records were read. No server may run.
 
     `progress` is called now and then with the records read so far.
     """
@@ -143,4 +188,5 @@ def rebuild(settings: Settings, progress: Callable[[int], None] = lambda _: None
     program = open_program(settings, with_models=False)
     journal.open()
     profiles.reset(program.layouts)
+    journal.reviews.rebuild()
     return replay(journal, profiles, program, 0, settings.state, progress)

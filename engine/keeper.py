@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,7 @@ UNDECIDED_AFTER_US = 60 * 1_000_000
 OUTBOX_S = 0.5
 FOLLOW_S = 1.0
 EXPLAIN_S = 0.2
+REVIEW_S = 1.0
 CHANGES_AT_ONCE = 500
 LATER_CHANGES = ("outcome", "risk", "joined", "review")
 """Records whose changes no admission that is pending tells of."""
@@ -57,13 +58,14 @@ class Keeper:
         self, program: Program, profiles: SqliteProfiles, journal: SqliteJournal, folder: Path,
         sinks: Mapping[str, Sink], load: Callable[[], Program] | None = None, explain: Follower | None = None,
         backfill: Callable[[Program, Program, Callable[[], bool]], int] | None = None,
+        review: Callable[[], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         """`load` gives the live program; without it the first one stays.
 
         `backfill` makes profiles of one program into those of another, in stores of its own and for as long as that is
-        wanted; it says how many records that took.
+        wanted; it says how many records that took. `review` is what the review desk wants each second.
         """
-        self._explain, self._backfill = explain, backfill
+        self._explain, self._backfill, self._review = explain, backfill, review
         self._wanted: tuple[str, Program] = "", program
         """Digest of what is live, and its program; the keeper's own differs until profiles have its columns."""
         self._program, self._profiles, self._journal = program, profiles, journal
@@ -80,6 +82,7 @@ class Keeper:
             self._every(OUTBOX_S, self.dispatch),
             self._every(FOLLOW_S, self.follow),
             *([self._every(EXPLAIN_S, self._explain.follow)] if self._explain else ()),
+            *([self._every(REVIEW_S, self._review)] if self._review else ()),
         )
 
     async def _every(self, seconds: float, step: Any) -> None:
@@ -89,6 +92,11 @@ class Keeper:
             except ArbiterError as problem:
                 self._log.error("keeper", step=step.__name__, reason=str(problem))
             await asyncio.sleep(seconds)
+
+    @property
+    def program(self) -> Program:
+        """What it works with."""
+        return self._program
 
     async def checkpoint(self) -> None:
         """Move both write-ahead logs on; then all that the journal held before is safe in the profiles' file too."""

@@ -7,7 +7,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from engine.profiles.store import Change
 from engine.program import Case, Program
 from engine.projection import pack_changes, standing_changes
 from engine.records import decision_of, event_of, outcome_digest, receipt_of, told_of
+from engine.review.desk import Desk
 from engine.standing import measures_of, next_risk
 from engine.values import Activation, Admission, Assessment, Decision, Event, Receipt, Record, Worker
 
@@ -70,8 +72,10 @@ class Runtime:
 
     def __init__(
         self, activations: Activations, rules: Path, profiles: SqliteProfiles, journal: SqliteJournal,
-        clock: Clock, recorder: Recorder,
+        clock: Clock, recorder: Recorder, open_desk: Callable[[Callable[[], Program]], Desk],
     ) -> None:  # fmt: skip
+        """`open_desk` gives the review desk, which asks for the live program whenever it needs it."""
+        self._open_desk = open_desk
         self._activations, self._rules = activations, rules
         self._past, self._explaining = Hindsight(activations, journal), asyncio.Lock()
         self.profiles, self.journal = profiles, journal
@@ -96,6 +100,11 @@ class Runtime:
         """The pipeline, once started."""
         assert self._pipeline is not None, "start the engine first"
         return self._pipeline
+
+    @cached_property
+    def desk(self) -> Desk:
+        """The review desk, once started."""
+        return self._open_desk(lambda: self.pipeline.live.program)
 
     @property
     def program_digest(self) -> str:

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import click
 
-from engine.errors import ArbiterError, InvalidInput, MappingError
+from engine.errors import ArbiterError, CaseConflict, InvalidInput, MappingError
 
 PROBLEMS, BAD_INPUT, CANNOT_RUN, STOPPED = 1, 2, 3, 130
 
@@ -30,6 +30,8 @@ def ending(problem: Exception) -> Ended | None:
     if isinstance(problem, InvalidInput):
         lines = (f"  {wrong.field}: {wrong.reason}" for wrong in problem.violations)
         return Ended("\n".join(["this can't be read as an event:", *lines]), BAD_INPUT)
+    if isinstance(problem, CaseConflict):
+        return Ended(str(problem), PROBLEMS)
     if isinstance(problem, MappingError):
         return Ended(str(problem), BAD_INPUT)
     if isinstance(problem, ArbiterError):

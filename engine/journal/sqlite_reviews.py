@@ -132,5 +132,7 @@ class SqliteReviews:
 
 
 def _case(*columns: Any) -> ReviewCase:
-    *opened, timeout_action, holder, held_us, action, by, decided_us, reason, notes = columns
-    return ReviewCase(*opened, Action(timeout_action), holder, held_us, Action(action), by, decided_us, reason, notes)
+    values = list(columns)
+    for at in (8, 11):
+        values[at] = Action(values[at])
+    return ReviewCase(*values)

@@ -1,4 +1,6 @@
-"""The methods of `DecisionService`: bytes in, one protobuf parse, one engine call, one build, bytes out.
+"""The methods of `DecisionService`, and what stands around every call.
+
+Bytes in, one protobuf parse, one engine call, one build, bytes out.
 
 Each method is a plain function behind one boundary (`Boundary.guard`), which sheds, keeps the deadline, measures, and
 turns errors into statuses. gRPC's own interceptors, deserialisers and serialisers would cost more for the same.
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -19,8 +22,10 @@ import structlog
 
 from engine.errors import ArbiterError, DeadlinePassed, InvalidInput, Leaving, Overloaded, Unavailable, Violation
 from engine.explanation import Explanation
+from engine.review.desk import Desk
 from engine.service import convert
 from engine.service.metrics import Metrics
+from engine.service.reviews import ReviewMethods
 from engine.service.tracing import Handler, Tracing
 from engine.settings import Settings
 from engine.values import Assessment, Decision, Event, Receipt
@@ -45,6 +50,10 @@ class Engine(Protocol):
     @property
     def program_digest(self) -> str:
         """Digest of the live program."""
+
+    @property
+    def desk(self) -> Desk:
+        """The review desk, once started."""
 
     async def start(self) -> None:
         """Open the stores and load the program; raises when it can't serve."""
@@ -235,17 +244,21 @@ class Service(grpc.GenericRpcHandler):
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> None:
         """Must be made on the server's loop."""
         methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
-        functions: dict[str, Method] = {
-            "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
-            "AssessUser": methods.assess_user, "GetDecision": methods.get_decision, "Explain": methods.explain,
+        reviews = ReviewMethods(lambda: engine.desk, lambda: time.time_ns() // 1_000)
+        functions: dict[tuple[str, str], Method] = {
+            (service, name): getattr(found, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
+            for service, names, found in (
+                (convert.SERVICE, convert.METHODS, methods), (convert.REVIEW_SERVICE, convert.REVIEW_METHODS, reviews)
+            )
+            for name in names
         }  # fmt: skip
         self._metrics = metrics
         self._boundary = boundary = Boundary(settings, metrics, tracing)
         self._handlers: dict[str, tuple[Any, Any]] = {
-            f"/{convert.SERVICE}/{name}": (
+            f"/{service}/{name}": (
                 grpc.unary_unary_rpc_method_handler(boundary.guard(name, method)), boundary.refusal(name)
             )
-            for name, method in functions.items()
+            for (service, name), method in functions.items()
         }  # fmt: skip
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

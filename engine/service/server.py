@@ -30,7 +30,7 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None = None) -> None:
         """Must be made on the loop that will serve."""
         self._engine, self._settings = engine, settings
-        self.health = Health((convert.SERVICE,))
+        self.health = Health((convert.SERVICE, convert.REVIEW_SERVICE))
         self._server = grpc.aio.server(options=_options(settings))
         self._service = Service(engine, settings, metrics, tracing)
         self._server.add_generic_rpc_handlers((self._service, self.health.handler()))
@@ -89,4 +89,6 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 def _reflect(server: grpc.aio.Server) -> None:
     from grpc_reflection.v1alpha import reflection
 
-    reflection.enable_server_reflection((convert.SERVICE, HEALTH, reflection.SERVICE_NAME), server)
+    reflection.enable_server_reflection(
+        (convert.SERVICE, convert.REVIEW_SERVICE, HEALTH, reflection.SERVICE_NAME), server
+    )

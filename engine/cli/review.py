@@ -1,0 +1,232 @@
+"""`arbiter review`: the review desk from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from engine.bootstrap import at_the_desk
+from engine.cli.options import arbiter_command, place_options, settings_of
+from engine.cli.screen import output
+from engine.cli.show import COLOURS
+from engine.explanation import moment
+from engine.language import parse_duration_us
+from engine.review.desk import OUTCOME_OF, CaseView
+from engine.values import Action, ReviewCase
+
+STATES = ("open", "waiting", "taken", "decided")
+reviewer_option = click.option("--by", default=getpass.getuser, help="Who; the system's user if it is not said.")
+json_option = click.option("--json", "as_json", is_flag=True, help="JSON with stable keys.")
+
+
+@click.group("review")
+def command() -> None:
+    """The review desk: what people are to look at, and what they decided."""
+
+
+@arbiter_command("list", """
+    arbiter review list
+    arbiter review list --state decided --limit 10
+""")  # fmt: skip
+@click.option("--state", type=click.Choice(STATES), default="open", show_default=True)
+@click.option("--limit", default=20, show_default=True, help="At most so many, up to 500.")
+@json_option
+@place_options
+def list_command(state: str, limit: int, as_json: bool, folder: Path, **flags: Any) -> None:
+    """List cases: first what should be looked at first, of decided ones the newest."""
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        cases, more = desk.cases(state, limit)
+    now_us = time.time_ns() // 1000
+    if as_json:
+        _write([_document(case, now_us) for case in cases])
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("case", "priority", "loss", "due", "who"):
+        table.add_column(name, justify="right" if name in {"priority", "loss"} else "left")
+    for case in cases:
+        amounts = (f"{case.priority(now_us):,.2f}" if not case.action else "", f"{case.loss:,.2f} {case.currency}")
+        table.add_row(case.id, *amounts, moment(case.due_us), _who(case, now_us))
+    output().print(table if cases else f"no case is {state}")
+    if more:
+        output().print(f"and more; --limit shows more than {limit}", style="dim")
+
+
+@arbiter_command("show", """
+    arbiter review show pay-8841
+    arbiter review show pay-8841 --json | jq .related
+""")  # fmt: skip
+@click.argument("case")
+@reviewer_option
+@json_option
+@place_options
+def show_command(case: str, by: str, as_json: bool, folder: Path, **flags: Any) -> None:
+    """Show a case: event, reasons, what was done with it, and what shares its card, device, mail, address or user.
+
+    That you looked, and at what, is kept. `arbiter explain CASE` tells more of the decision.
+    """
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        view = asyncio.run(desk.view(case, by))
+    now_us = time.time_ns() // 1000
+    if as_json:
+        shown = {
+            "event": _fields(view),
+            "steps": view.steps,
+            "outcomes": view.outcomes,
+            "reasons": view.decision.reasons,
+        }
+        related = [
+            {"id": r.event.id, "kind": r.event.kind, "time": moment(r.event.time_us), "shares": r.shares,
+             "action": r.action.name, "outcomes": r.outcomes} for r in view.related
+        ]  # fmt: skip
+        _write(_document(view.case, now_us) | shown | {"related": related})
+    else:
+        _show(view, now_us, output())
+
+
+@arbiter_command("take", """
+    arbiter review take
+    arbiter review take pay-8841 --by ann
+""")  # fmt: skip
+@click.argument("case", default="")
+@reviewer_option
+@place_options
+def take_command(case: str, by: str, folder: Path, **flags: Any) -> None:
+    """Take a case, or the one that should be looked at first. Nobody else can take it until the lease ends."""
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        taken = asyncio.run(desk.take(by, case))
+    click.echo(f"{taken.id} is yours until {moment(taken.held_us)}; arbiter review show {taken.id}")
+
+
+@arbiter_command("release", """
+    arbiter review release pay-8841
+""")  # fmt: skip
+@click.argument("case")
+@reviewer_option
+@place_options
+def release_command(case: str, by: str, folder: Path, **flags: Any) -> None:
+    """Give a case back."""
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        asyncio.run(desk.release(by, case))
+    click.echo(f"{case} waits again")
+
+
+@arbiter_command("note", """
+    arbiter review note pay-8841 "called the customer, no answer"
+""")  # fmt: skip
+@click.argument("case")
+@click.argument("text")
+@reviewer_option
+@place_options
+def note_command(case: str, text: str, by: str, folder: Path, **flags: Any) -> None:
+    """Write something down about a case."""
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        noted = asyncio.run(desk.note(by, case, text))
+    click.echo(f"{case} has {noted.notes} note{'' if noted.notes == 1 else 's'}")
+
+
+@arbiter_command("decide", """
+    arbiter review decide pay-8841 allow --reason "known customer, moved house"
+    arbiter review decide pay-8841 decline --reason "address of a parcel shop ring"
+    arbiter review decide pay-8841 decline --finding unsure --reason "can't be reached, goods go out today"
+""")  # fmt: skip
+@click.argument("case")
+@click.argument("action", type=click.Choice(["allow", "decline"]))
+@click.option("--reason", required=True, help="Why; it is kept for good, and sent to the checkout.")
+@click.option("--finding", type=click.Choice(list(OUTCOME_OF)),
+              help="What it says about the event, where that is not: allowed is good, declined is fraud.")  # fmt: skip
+@reviewer_option
+@place_options
+def decide_command(
+    case: str, action: str, reason: str, finding: str | None, by: str, folder: Path, **flags: Any
+) -> None:
+    """Say what is to be done. The checkout hears of it, and it becomes an outcome of the event; it is final."""
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        decided = asyncio.run(desk.decide(by, case, Action[action.upper()], reason, finding or ""))
+    click.echo(f"{decided.id}: {decided.action.name} by {decided.decided_by} at {moment(decided.decided_us)}")
+
+
+@arbiter_command("stats", """
+    arbiter review stats
+    arbiter review stats --since 7d
+""")  # fmt: skip
+@click.option("--since", default="24h", show_default=True, help="How far back decided cases are counted.")
+@json_option
+@place_options
+def stats_command(since: str, as_json: bool, folder: Path, **flags: Any) -> None:
+    """Say how the desk is doing."""
+    span_us, now_us = parse_duration_us(since), time.time_ns() // 1000
+    if not span_us:
+        raise click.BadParameter(f"{since!r} is not a duration such as 24h or 7d", param_hint="--since")
+    with at_the_desk(settings_of(folder, flags)) as desk:
+        figures = desk.figures(now_us - span_us)
+    if as_json:
+        _write(asdict(figures))
+        return
+    oldest = f", the oldest since {_age(now_us - figures.oldest_us)}" if figures.oldest_us else ""
+    click.echo(f"{figures.waiting} waiting, {figures.taken} taken, {figures.overdue} overdue{oldest}")
+    click.echo(f"expected loss {figures.loss:,.2f}")
+    for name, allowed, declined, minutes in figures.reviewers:
+        click.echo(f"{name}: {allowed} allowed, {declined} declined, half of them within {minutes:.1f} minutes")
+
+
+for _command in (
+    list_command, show_command, take_command, decide_command, release_command, note_command, stats_command,
+):  # fmt: skip
+    command.add_command(_command)
+
+
+def _show(view: CaseView, now_us: int, console: Console) -> None:
+    case, decision = view.case, view.decision
+    score = "no score" if decision.score is None else f"score {decision.score:.4f}"
+    console.print(f"{case.id}  {_who(case, now_us) or 'waits'}", style="bold")
+    due = f"expected loss {case.loss:,.2f} {case.currency}, due {moment(case.due_us)}"
+    console.print(f"  {view.event.kind} at {moment(view.event.time_us)}, {score}, {due}")
+    for reason in decision.reasons:
+        console.print(f"  {reason.code}  {reason.analyst}  {reason.source}")
+    if view.outcomes:
+        console.print(f"  known since: {', '.join(view.outcomes)}", style="bold")
+    for name, value in sorted(_fields(view).items()):
+        console.print(f"    {name:<20} {value}")
+    for step in view.steps:
+        console.print(f"  {moment(step.at_us)}  {step.by} {step.what}  {step.text}".rstrip(), style="dim")
+    console.print(f"{len(view.related)} related" if view.related else "nothing is related", style="bold")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for one in view.related:
+        action = one.action.name if one.action else ""
+        told = (one.event.kind, ", ".join(one.shares), action, ", ".join(one.outcomes))
+        table.add_row(f"  {moment(one.event.time_us)}", one.event.id, *told, style=COLOURS.get(action))
+    console.print(table)
+
+
+def _fields(view: CaseView) -> dict[str, Any]:
+    return {name: value for name, value in view.event.fields.items() if name != "attributes"}
+
+
+def _who(case: ReviewCase, now_us: int) -> str:
+    if case.action:
+        return f"{case.action.name} by {case.decided_by} at {moment(case.decided_us)}"
+    return f"{case.holder} until {moment(case.held_us)}" if case.held(now_us) else ""
+
+
+def _age(span_us: int) -> str:
+    return str(timedelta(seconds=span_us // 1_000_000))
+
+
+def _document(case: ReviewCase, now_us: int) -> dict[str, Any]:
+    named = {"action": case.action.name if case.action else None, "timeout_action": case.timeout_action.name}
+    return asdict(case) | named | {"priority": case.priority(now_us)}
+
+
+def _write(found: Any) -> None:
+    sys.stdout.write(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode() + "\n")
