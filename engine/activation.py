@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 
@@ -24,14 +23,8 @@ from engine.values import Activation, Bundle, Worker
 LIVE_US = 10_000_000
 """A worker that has not signed in for so long is gone; a busy one may be late, and must not be overlooked."""
 ON_SAVE = "on_save"
-Clock = Callable[[], int]
-
-
-class Load(Protocol):
-    """Makes a program of a policy's folder."""
-
-    def __call__(self, rules: Path, clock: Clock | None = None) -> Program:
-        """`clock`: as of when lists are asked; without it, now."""
+Load = Callable[[Path], Program]
+"""Makes a program of a policy's folder."""
 
 
 def now_us() -> int:
@@ -75,10 +68,10 @@ class Activations:
             raise NotFound(f"{words} with {digest!r}; `arbiter policy list` shows what was live")
         return bundle
 
-    def of(self, bundle: Bundle, clock: Clock | None = None) -> Program:
+    def of(self, bundle: Bundle) -> Program:
         """The program of a bundle; `PolicyError` when it can't be had any more as it was."""
         with laid_out(bundle.files) as folder:
-            program = self.load(folder, clock)
+            program = self.load(folder)
         if program.models and program.digest != bundle.digest:
             raise PolicyError(
                 f"program {bundle.digest[:12]} can't be had again: the models folder holds another model than "

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from engine.activation import Activations, now_us
+from engine.activation import Activations
 from engine.bulk import backfill, replay
 from engine.errors import NotFound, PolicyError
 from engine.explaining import Explainers, Follower
@@ -36,11 +36,11 @@ class Silence:
 
 def open_program(
     settings: Settings, *, with_models: bool = True, diagnostics: Diagnostics | None = None,
-    clock: Callable[[], int] = now_us,
+    clock: Callable[[], int] | None = None,
 ) -> Program:  # fmt: skip
     """The program that the settings' folders hold now; what is found on the way is in `diagnostics` too.
 
-    `clock`: as of when lists are asked.
+    `clock`: as of when lists are asked; without it, as of the case that is judged.
     """
     identity = Identity(hash_key(settings.hash_key_file))
     return load_program(
@@ -73,12 +73,11 @@ def open_related(settings: Settings) -> Related:
 def open_activations(settings: Settings, journal: SqliteJournal, *, with_models: bool = True) -> Activations:
     """What is live, and how it comes to be."""
 
-    def load(rules: Path, clock: Callable[[], int] | None = None) -> Program:
+    def load(rules: Path) -> Program:
         identity = Identity(hash_key(settings.hash_key_file))
         return load_program(
-            rules, settings.models, identity, clock or now_us, with_models=with_models,
-            in_service=rules == settings.rules,
-        )  # fmt: skip
+            rules, settings.models, identity, with_models=with_models, in_service=rules == settings.rules
+        )
 
     return Activations(journal.programs, load, settings.rules)
 

@@ -123,6 +123,7 @@ def explain_stored(stored: Stored, program: Program) -> Explanation:
 
 def _explain(decision: Decision, case: Case, stages_s: Mapping[str, float], traces: Sequence[str]) -> Explanation:
     program = case.program
+    program.moment.now_us = case.as_of_us  # another case may have been judged since
     sets = [rules for kind in (case.event.kind, "user") if (rules := program.policy.by_kind.get(kind))]
     enforced = {hit.rule: hit.enforced for hit in decision.hits}
     views = [

@@ -45,12 +45,11 @@ class Again:
 
 
 class Hindsight:
-    """Stored decisions with the programs that made them; lists are asked as of then."""
+    """Stored decisions with the programs that made them."""
 
     def __init__(self, activations: Activations, journal: SqliteJournal) -> None:
         self._activations, self.journal = activations, journal
         self._programs: OrderedDict[str, Program] = OrderedDict()
-        self._then_us = 0
 
     def stored(self, event_id: str) -> Stored:
         """The record of a decision; `NotFound` when there is none."""
@@ -71,18 +70,17 @@ class Hindsight:
 
     def program_of(self, stored: Stored) -> Program:
         """The program that made a decision, as it was then."""
-        decision = decision_of(stored)
-        self._then_us, digest = decision.decided_us, decision.program
+        digest = decision_of(stored).program
         if digest not in self._programs:
-            self._programs[digest] = self._activations.of(self._activations.bundle(digest), self._then)
+            self._programs[digest] = self._activations.of(self._activations.bundle(digest))
             if len(self._programs) > KEPT:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(digest)
         return self._programs[digest]
 
     def draft(self, folder: Path) -> Program:
-        """The program of a folder, whose lists are asked as of each decision."""
-        return self._activations.load(folder, self._then)
+        """The program of a folder."""
+        return self._activations.load(folder)
 
     def again(self, stored: Stored, draft: Program | None = None, features: Kept | None = None) -> Again:
         """Make a decision again from its record, with the program of then or with a draft.
@@ -92,7 +90,6 @@ class Hindsight:
         decided = decision_of(stored)
         try:
             program = draft or self.program_of(stored)
-            self._then_us = decided.decided_us
             case = recall(stored, program, features)
             made = program.conclude(case, decided.signals, decided.decided_us, dry_run=False)
         except ArbiterError as problem:
@@ -100,9 +97,6 @@ class Hindsight:
         if canonical(made) == canonical(decided):
             return Again(decided, made, "" if draft else _other_trace(stored, case))
         return Again(decided, made, next(differing(decided, made)))
-
-    def _then(self) -> int:
-        return self._then_us
 
 
 def differing(one: Decision, other: Decision) -> Iterator[str]:

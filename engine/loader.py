@@ -18,7 +18,7 @@ from engine.features.spec import FeatureSet, layouts
 from engine.language import Diagnostics, Schema
 from engine.policy.bundle import digest_of, read_files
 from engine.policy.evaluate import Policy, rule_sets
-from engine.policy.lists import AnyList, list_types, load_lists
+from engine.policy.lists import AnyList, Moment, list_types, load_lists
 from engine.policy.load import PolicyReader
 from engine.policy.lowering import load_lowering
 from engine.policy.steps import load_patterns
@@ -56,12 +56,13 @@ def _uncollected(load: Callable[P, R]) -> Callable[P, R]:
 
 @_uncollected
 def load_program(
-    rules: Path, models: Path, identity: Identity, clock: Callable[[], int], *, with_models: bool = True,
+    rules: Path, models: Path, identity: Identity, clock: Callable[[], int] | None = None, *, with_models: bool = True,
     diagnostics: Diagnostics | None = None, in_service: bool = False,
 ) -> Program:  # fmt: skip
     """Read, check and compile everything; `DiagnosticsError` or another `PolicyError` leaves the live program alone.
 
-    `in_service` refuses models that were retired; what was live once still needs them.
+    `clock`: as of when lists are asked; without it, as of the case that is judged. `in_service` refuses models that
+    were retired; what was live once still needs them.
     """
     diagnostics = diagnostics or Diagnostics()
     reader = PolicyReader.of(rules, diagnostics)
@@ -70,7 +71,8 @@ def load_program(
     types = event_types() | features.types
     plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
     kinds = list_types(normalise_email)
-    lists = load_lists(rules / "lists", diagnostics, clock, kinds)
+    moment = Moment()
+    lists = load_lists(rules / "lists", diagnostics, clock or moment, kinds)
     schema = rule_schema(features, plan.signals, lists, settings.parameters)
     blocks = {name for name, one in lists.items() if one.kind == "block"}
     checked = [
@@ -98,7 +100,7 @@ def load_program(
     policy = Policy(settings, rules_of, sets, lists, plan, digest, translations, lowering)
     rates = Rates.from_csv(settings.base_currency, rules / "tables" / "fx.csv")
     online = OnlineFeatures(features, shape, plan.admission_filters)
-    return Program(digest, policy, features, online, shape, loaded, rates, identity, challengers)
+    return Program(digest, policy, features, online, shape, loaded, rates, identity, challengers, moment)
 
 
 def rule_schema(

@@ -17,6 +17,7 @@ from engine.features.spec import FeatureSet
 from engine.language import RowResult
 from engine.policy.combine import Source, Verdict, band_of, combine
 from engine.policy.evaluate import Policy
+from engine.policy.lists import Moment
 from engine.policy.patterns import History
 from engine.policy.reasons import said_in
 from engine.policy.rules import Fallback
@@ -77,6 +78,8 @@ class Program:
     identity: Identity
     challengers: Mapping[str, tuple[ScoringModel, ...]] = field(default_factory=dict)
     """Event kind → models that are scored too, and decide nothing."""
+    moment: Moment = field(default_factory=Moment)
+    """What lists take for now: the time of the case that is judged."""
 
     def open(self, event: Event, now_us: int) -> Case:
         """Derive the event's own fields and what it puts into each log."""
@@ -160,6 +163,7 @@ class Program:
         for name in self.policy.plan.signals:
             case.row[f"signal.{name}"] = name in signals
         case.row["degraded"] = case.degraded
+        self.moment.now_us = case.as_of_us
         rules = self.policy.by_kind.get(case.event.kind)
         hits, sources = rules.evaluate(case.row, case.as_of_us, case.found.append) if rules else ([], [])
         sources += self._band(case)
@@ -179,6 +183,7 @@ class Program:
 
     def judge_user(self, case: Case) -> tuple[list[RuleHit], list[Source]]:
         """The `on: user` rules."""
+        self.moment.now_us = case.as_of_us
         rules = self.policy.by_kind.get("user")
         return rules.evaluate(case.row, case.as_of_us, case.found.append) if rules else ([], [])
 

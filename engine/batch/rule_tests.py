@@ -1,6 +1,6 @@
 """Tests beside the rules: `rules/tests/*.yaml` says what must come out, and the live code decides whether it does.
 
-    report = run_tests(load, folder)           # load(clock) → Program; .passed, .failed, .coverage by rule
+    report = run_tests(program, folder)        # .passed, .failed, .coverage by rule
 
 Earlier events of a case are admitted into scratch stores, each case under a profile key of its own; then its event
 goes through the same pipeline as a live one, as a dry run. `set:` replaces values on the way: features before what is
@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,27 +77,22 @@ class TestReport:
         return not self.failed
 
 
-def run_tests(load: Callable[[Callable[[], int]], Program], folder: Path, only: Path | None = None) -> TestReport:
-    """Run the tests of a policy's folder, or of one file or folder; DiagnosticsError when a file can't be read.
-
-    `load` makes the program whose lists tell the time by the clock it is given: each case has a time of its own.
-    """
-    diagnostics, clock = Diagnostics(), _Moment()
-    program = load(clock)
+def run_tests(program: Program, folder: Path, only: Path | None = None) -> TestReport:
+    """Run the tests of a policy's folder, or of one file or folder; DiagnosticsError when a file can't be read."""
+    diagnostics = Diagnostics()
     schema = rule_schema(program.feature_set, program.policy.plan.signals, program.policy.lists)
     rules = [rule.id for rule in program.policy.rules]
     cases = list(read_cases(folder / "tests", schema.names, rules, diagnostics, only))
     diagnostics.raise_if_failed()
-    return asyncio.run(_run(program, cases, clock))
+    return asyncio.run(_run(program, cases))
 
 
-async def _run(program: Program, cases: Sequence[RuleCase], clock: _Moment) -> TestReport:
+async def _run(program: Program, cases: Sequence[RuleCase]) -> TestReport:
     began = time.perf_counter()
     coverage = {rule.id: Coverage() for rule in program.policy.rules if rule.status != "off"}
     failed = []
     async with _scratch(program) as pipeline:
         for number, case in enumerate(cases):
-            clock.now_us = case.time_us
             supposed = _Supposed.of(program, case.given, number)
             pipeline.live = Live(supposed, pipeline.live.matcher)
             await _remember(pipeline, case)
@@ -111,16 +106,6 @@ async def _run(program: Program, cases: Sequence[RuleCase], clock: _Moment) -> T
     enforced = [rule.id for rule in program.policy.rules if rule.status == "enforce"]
     uncovered = tuple(rule for rule in enforced if not (coverage[rule].hit and coverage[rule].miss))
     return TestReport(len(cases), tuple(failed), coverage, uncovered, time.perf_counter() - began)
-
-
-@dataclass(slots=True)
-class _Moment:
-    """The time of the case that runs: what lists take for now."""
-
-    now_us: int = 0
-
-    def __call__(self) -> int:
-        return self.now_us
 
 
 @asynccontextmanager

@@ -126,7 +126,7 @@ def activate_command(policy: str | None, reason: str, author: str, folder: Path,
         name = policy or str(settings.rules)
         program, bundle = _program(activations, name)
         if Path(name).is_dir():
-            bundle = replace(bundle, tests=_tested(activations, Path(name), settings.activation_needs))
+            bundle = replace(bundle, tests=_tested(program, Path(name), settings.activation_needs))
         _go_live(activations, program, replace(bundle, author=author, reason=reason))
 
 
@@ -218,11 +218,11 @@ def _others(program: Program) -> dict[str, Thing]:
     return told | {f"feature {one.name}": {"condition": one.expression} for one in program.feature_set.derived}
 
 
-def _tested(activations: Activations, folder: Path, needs: str) -> str:
+def _tested(program: Program, folder: Path, needs: str) -> str:
     """What the tests of a folder say, in words; Ended when they don't say what the setting asks for."""
     if needs == "nothing":
         return ""
-    report = run_tests(lambda clock: activations.load(folder, clock), folder)
+    report = run_tests(program, folder)
     if not report.passed:
         names = ", ".join(sorted({failed.case.name for failed in report.failed}))
         failed = f"{len(report.failed)} of {report.cases} tests fail: {names}"

@@ -110,7 +110,7 @@ def test(path: Path | None, as_json: bool, coverage: bool, folder: Path, **flags
     """
     settings = settings_of(folder, flags)
     only = path.absolute() if path else None
-    report = run_tests(lambda clock: open_program(settings, clock=clock), settings.rules, only)
+    report = run_tests(open_program(settings), settings.rules, only)
     if as_json:
         click.echo(orjson.dumps(findings.report_as_json(report), option=orjson.OPT_INDENT_2).decode())
     else:

@@ -48,6 +48,17 @@ Normalise = Callable[[str], str]
 Types = Mapping[str, Normalise]
 
 
+@dataclass(slots=True)
+class Moment:
+    """As of when the lists of one program are asked: each time of the decision that is being made."""
+
+    now_us: int = 0
+
+    def __call__(self) -> int:
+        """That time, µs."""
+        return self.now_us
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """One allow entry: who is trusted, by whom, how far and until when."""
@@ -72,7 +83,7 @@ class ValueList:
     entries: dict[str, int]
     """Value → end of the entry in µs, 0 = no end."""
     clock: Callable[[], int]
-    """Now in µs, as the program that holds the list counts it."""
+    """As of when the list is asked, µs."""
     normalise: Normalise | None = None
     """For a type whose values in events may be written in several ways."""
     allowances: Mapping[str, Allowance] = field(default_factory=dict)

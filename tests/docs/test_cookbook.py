@@ -49,14 +49,10 @@ def test_a_scheme(name, base):
     (base / "risk" / "scheme.yaml").write_text(blocks["rule"])
     (base / "tests" / "scheme.yaml").write_text(blocks["test"])
     found = Diagnostics()
-
-    def load(clock):
-        return load_program(base, base, Identity(bytes(32)), clock, with_models=False, diagnostics=found)
-
-    program = load(lambda: NOW_US)
+    program = load_program(base, base, Identity(bytes(32)), with_models=False, diagnostics=found)
     lint(program.policy, base, found, NOW_US, facts_of(program))
     odd = [item.message for item in found.items if item.position.file.startswith("risk/")]
     assert odd == []
-    report = run_tests(load, base)
+    report = run_tests(program, base)
     assert report_as_text(report, coverage=False).startswith("ok: ")
     assert report.uncovered == ()

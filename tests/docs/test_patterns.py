@@ -19,9 +19,7 @@ def test_the_page_runs(tmp_path: Path) -> None:
     (folder / "tests").mkdir()
     for name, text in re.findall(r"^```yaml (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL):
         (folder / name).write_text(text)
-    report = run_tests(
-        lambda clock: load_program(folder, folder, Identity(bytes(32)), clock, with_models=False), folder
-    )
+    report = run_tests(load_program(folder, folder, Identity(bytes(32)), with_models=False), folder)
     assert report_as_text(report, coverage=False).startswith("ok: 5 cases")
     assert "unconfirmed-change" not in report.uncovered
 

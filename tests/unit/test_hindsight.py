@@ -11,11 +11,12 @@ import pytest
 from engine.bootstrap import looking_back, open_engine
 from engine.errors import NotFound
 from engine.explanation import as_document
+from engine.language import parse_timestamp_us
 from engine.policy.trace import pack_trace
 from engine.records import decision_of
 from engine.snapshot import canonical, recall
 from engine.values import Action, Result
-from tests.conftest import POLICY, payment
+from tests.conftest import NOW_US, POLICY, payment
 
 
 @pytest.fixture
@@ -133,6 +134,34 @@ async def test_a_list_is_asked_as_of_then(installation):
     again = await looked(live, lambda past: past.again(past.stored("e1")))
     assert again.why == ""
     assert again.made.action is Action.DECLINE
+
+
+async def test_lists_and_snoozes_are_asked_as_of_the_event(installation):
+    """Of events of another time, live and looked back on: an entry or snooze that has ended since holds for them."""
+    with (installation.rules / "lists" / "cards.csv").open("a") as file:
+        file.write("tok_then,stolen,analyst,2020-01-01,2020-03-01\n")
+    (installation.rules / "snoozes.yaml").write_text(
+        "snoozes:\n  - {id: s1, rule: big, user: u1, reason: r, author: ann, "
+        "from: 2020-02-01T00:00Z, until: 2020-02-20T00:00Z}\n"
+    )
+    feb_10_s, day_s = (parse_timestamp_us("2020-02-10T00:00Z") - NOW_US) // 1_000_000, 86_400
+    blocked = [payment(n, at_s=feb_10_s + days * day_s, card__token="tok_then") for n, days in ((1, 0), (2, 30))]
+    big = [
+        payment(n, at_s=feb_10_s + days * day_s, txn__amount_minor=60_000, card__token=f"c{n}")
+        for n, days in ((3, 0), (4, 15))
+    ]
+    answers = await decided(installation, *blocked, *big)
+    assert [answer.action.name for answer in answers] == ["DECLINE", "ALLOW", "ALLOW", "REVIEW"]
+    replayed = await looked(installation, lambda past: [past.again(stored).why for stored in past.since(0)])
+    assert replayed == [""] * 4
+    drafted = await looked(
+        installation,
+        lambda past: [past.again(stored, past.draft(installation.rules)).made.action.name for stored in past.since(0)],
+    )
+    assert drafted == ["DECLINE", "ALLOW", "ALLOW", "REVIEW"]
+    listed = await looked(installation, lambda past: past.explain("e1"))
+    (condition,) = next(view for view in listed.rules if view.rule.id == "blocked-card").conditions
+    assert condition.result == "true"
 
 
 async def test_live_dry_run_replay_and_a_rules_test_are_one_evaluator(installation):

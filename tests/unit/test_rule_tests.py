@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import orjson
@@ -29,12 +30,8 @@ event: {user.id: anna, device.id: phone, card.token: tok_1, txn.amount_minor: 49
 
 def report(folder: Path, models: Path | None = None) -> TestReport:
     """What the tests of a folder give."""
-    return run_tests(
-        lambda clock: load_program(
-            folder, models or folder, Identity(bytes(32)), clock, with_models=models is not None
-        ),
-        folder,
-    )
+    program = load_program(folder, models or folder, Identity(bytes(32)), with_models=models is not None)
+    return run_tests(program, folder)
 
 
 @pytest.fixture
@@ -54,12 +51,14 @@ def run(folder: Path, text: str) -> TestReport:
 
 
 def test_the_shipped_policy_passes_its_own_tests():
-    """All cases come out, each enforced rule has a hit and a miss, and it takes less than five seconds."""
+    """All cases come out, each enforced rule has a hit and a miss, in less than ten seconds of the processor."""
+    began_s = time.process_time()
     found = report(ROOT / "rules", ROOT / "models")
+    took_s = time.process_time() - began_s
     assert report_as_text(found, coverage=False).startswith("ok: ")
     assert found.cases > 250
     assert found.uncovered == ()
-    assert found.seconds < 5
+    assert took_s < 10
 
 
 def test_earlier_events_are_counted_and_cases_see_only_their_own(policy):
