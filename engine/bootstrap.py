@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from engine.activation import Activations
+from engine.activation import Activations, now_us
 from engine.bulk import backfill, replay
 from engine.errors import NotFound, PolicyError
 from engine.explaining import Explainers, Follower

@@ -37,16 +37,16 @@ def command() -> None:
 
 @arbiter_command("list", """
     arbiter review list
-    arbiter review list --state decided --limit 10
+    arbiter review list decided --limit 10
 """)  # fmt: skip
-@click.option("--state", type=click.Choice(STATES), default="open", show_default=True)
+@click.argument("which", type=click.Choice(STATES), default="open")
 @click.option("--limit", default=20, show_default=True, help="At most so many, up to 500.")
 @json_option
 @place_options
-def list_command(state: str, limit: int, as_json: bool, folder: Path, **flags: Any) -> None:
+def list_command(which: str, limit: int, as_json: bool, folder: Path, **flags: Any) -> None:
     """List cases: first what should be looked at first, of decided ones the newest."""
     with at_the_desk(settings_of(folder, flags)) as desk:
-        cases, more = desk.cases(state, limit)
+        cases, more = desk.cases(which, limit)
     now_us = time.time_ns() // 1000
     if as_json:
         _write([_document(case, now_us) for case in cases])
@@ -57,7 +57,7 @@ def list_command(state: str, limit: int, as_json: bool, folder: Path, **flags: A
     for case in cases:
         amounts = (f"{case.priority(now_us):,.2f}" if not case.action else "", f"{case.loss:,.2f} {case.currency}")
         table.add_row(case.id, *amounts, moment(case.due_us), _who(case, now_us))
-    output().print(table if cases else f"no case is {state}")
+    output().print(table if cases else f"no case is {which}")
     if more:
         output().print(f"and more; --limit shows more than {limit}", style="dim")
 

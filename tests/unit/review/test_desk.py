@@ -26,6 +26,7 @@ class Clock:
         self.now_us = NOW_US
 
     def __call__(self):
+        """Now."""
         return self.now_us
 
 
@@ -169,7 +170,6 @@ async def test_bad_texts_are_refused(desk, by, text, field):
 
 async def test_the_policy_decides_where_nobody_looked(engine, desk, clock):
     """After the timeout, once; a case that somebody has is left to him until his lease ends."""
-    desk._program = lambda: engine.pipeline.live.program
     settings = engine.pipeline.live.program.policy.settings
     object.__setattr__(
         settings, "review", replace(settings.review, timeout_us=HOUR_US * 5, timeout_action=Action.DECLINE)
@@ -205,7 +205,7 @@ async def test_related_events_share_card_device_mail_or_address(engine, desk):
         "e5": (["card", "device"], "ALLOW", []), "e2": (["address"], "ALLOW", ["chargeback"]),
         "e1": (["email"], "ALLOW", []),
     }  # fmt: skip
-    assert list(found)[0] == "e5"
+    assert next(iter(found)) == "e5"
     (look,) = (await desk.view("e4")).steps
     assert (look.what, look.by, sorted(look.shown)) == ("look", "ann", ["e1", "e2", "e5"])
 
