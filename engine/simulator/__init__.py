@@ -6,16 +6,8 @@
 See `docs/simulator.md`.
 """
 
-from engine.simulator.config import (
-    ABUSE_SCHEMES,
-    FRAUD_SCHEMES,
-    HELD_OUT_SCHEME,
-    SimulatorConfig,
-)
-from engine.simulator.simulation import Simulation, simulate
+from engine.simulator.config import ABUSE_SCHEMES, FRAUD_SCHEMES, HELD_OUT_SCHEME, SimulatorConfig
+from engine.simulator.simulation import Simulation
 from engine.simulator.write import Written, write
 
-__all__ = [
-    "ABUSE_SCHEMES", "FRAUD_SCHEMES", "HELD_OUT_SCHEME", "Simulation", "SimulatorConfig", "Written", "simulate",
-    "write",
-]  # fmt: skip
+__all__ = ["ABUSE_SCHEMES", "FRAUD_SCHEMES", "HELD_OUT_SCHEME", "Simulation", "SimulatorConfig", "Written", "write"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from engine.simulator.catalogue import Item
+from engine.simulator.places import WORDS
 from engine.simulator.timeline import DAY_S, HOUR_S, Script
 from engine.simulator.world import Purchase
 
-_PRAISE = ("love it", "very good quality", "fits perfectly", "fast delivery", "would buy again", "great gift")
-_BLAME = ("broke after a week", "poor quality", "colour differs", "arrived late", "too small", "missing parts")
 _FRAUD_CODES = ("10.4", "4837", "10.4", "4863")
 """Reason codes that card networks give to payments the holder did not make."""
 
@@ -58,7 +57,7 @@ def complain(purchase: Purchase, item: Item, reason: str) -> None:
 def _review(purchase: Purchase, item: Item, rating: int) -> None:
     """The buyer rates an item now, 1..5."""
     rng, parts = purchase.visit.rng, purchase.parts
-    phrases = _PRAISE if rating > 3 else _BLAME
+    phrases = WORDS["praise"] if rating > 3 else WORDS["blame"]
     text = f"{item.function}: {', '.join(rng.sample(phrases, rng.randint(1, 2)))}"
     purchase.visit.world.emit(
         "review", purchase.absent, item=item.part, merchant=parts["merchant"], payment=parts["payment"],

@@ -9,6 +9,8 @@ from math import exp, log
 from random import Random
 from typing import Any
 
+from engine.simulator.places import WORDS
+
 # category: median price in EUR, log spread, can be sold on for cash, functions
 _CATEGORIES: dict[str, tuple[float, float, bool, tuple[str, ...]]] = {
     "electronics": (140, 0.8, True, ("headphones", "tablet", "camera", "speaker")),
@@ -26,9 +28,6 @@ _CATEGORIES: dict[str, tuple[float, float, bool, tuple[str, ...]]] = {
 }
 CATEGORIES = tuple(_CATEGORIES)
 STYLES = ("classic", "modern", "playful", "rustic", "minimal")
-_COLOURS = ("black", "white", "blue", "green", "red", "grey", "yellow")
-_BRAND_HEADS = ("Nor", "Vel", "Alto", "Kes", "Bru", "Tam", "Ori", "Fen", "Lum", "Sol")
-_BRAND_TAILS = ("wick", "dane", "mora", "tek", "field", "line", "ara", "berg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +142,7 @@ class Catalogue:
 
 def make_catalogue(rng: Random, size: int, sellers: int) -> Catalogue:
     """A catalogue of `size` items from `sellers` sellers, large sellers having more of them."""
-    names = [head + tail for head in _BRAND_HEADS for tail in _BRAND_TAILS][:60]
+    names = [head + tail for head in WORDS["brand heads"] for tail in WORDS["brand tails"]][:60]
     brands = {name: rng.sample(names, 12) for name in CATEGORIES}
     weights = list(accumulate(1 / (1 + n) ** 0.7 for n in range(sellers)))
     return Catalogue([_item(rng, n, brands, weights) for n in range(size)])
@@ -156,7 +155,7 @@ def _item(rng: Random, number: int, brands: dict[str, list[str]], seller_weights
     seller = rng.choices(range(len(seller_weights)), cum_weights=seller_weights)[0]
     item_id = f"i-{number + 1:05d}"
     return Item(
-        item_id, category, rng.choice(brands[category]), rng.choice(STYLES), rng.choice(_COLOURS),
+        item_id, category, rng.choice(brands[category]), rng.choice(STYLES), rng.choice(WORDS["colours"]),
         rng.choice(functions), price_minor, log(price_minor / 100 / median), f"m-{seller + 1:03d}",
         0.25 if rng.random() < 0.015 else rng.betavariate(2, 50),
         {"id": item_id, "category": category},

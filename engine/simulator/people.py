@@ -12,20 +12,11 @@ from typing import Any
 
 from engine.simulator import places
 from engine.simulator.catalogue import Tastes
-from engine.simulator.places import Place
+from engine.simulator.places import WORDS, Place
 
 Part = dict[str, Any]
 """One nested part of an event document. Shared between documents: never changed, only replaced."""
 
-_FIRST = (
-    "anna", "ben", "carla", "david", "elif", "felix", "greta", "hugo", "iris", "jonas", "kira", "leon", "mara",
-    "nils", "olga", "paul", "quinn", "rosa", "samir", "tara", "uma", "victor", "wanda", "yara", "zeno",
-    "lucia", "marco", "noor",
-)  # fmt: skip
-_LAST = (
-    "abel", "brandt", "costa", "dubois", "ekman", "fischer", "garcia", "hansen", "ivanov", "jansen", "keller", "lopez",
-    "moretti", "novak", "okafor", "peters", "rossi", "schmidt", "tanaka", "urban", "vogel", "weber", "young", "zeman",
-)  # fmt: skip
 _MAIL = ("example.com", "example.org", "example.net", "mail.example")
 _THROW_AWAY = "tempbox.example"
 _LETTERS = str.maketrans("0123456789", "ghjkmnpqrs")
@@ -119,7 +110,7 @@ def make_card(rng: Random, country: str, bin_: str | None = None) -> Part:
 
 def make_email(rng: Random, *, disposable: bool) -> Part:
     """An address; a throw-away one says so."""
-    local = f"{rng.choice(_FIRST)}.{rng.choice(_LAST)}{rng.randrange(10_000)}"
+    local = f"{rng.choice(WORDS['first'])}.{rng.choice(WORDS['last'])}{rng.randrange(10_000)}"
     domain = _THROW_AWAY if disposable else rng.choice(_MAIL)
     return {"address": f"{local}@{domain}", "disposable": disposable}
 

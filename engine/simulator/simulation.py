@@ -55,8 +55,3 @@ class Simulation:
         line = self._world.timeline
         start_us = self._world.start_us
         return min(1.0, (line.now_us - start_us) / (line.end_us - start_us))
-
-
-def simulate(config: SimulatorConfig, seed: int = 1, truth: TruthSink | None = None) -> Iterator[dict[str, Any]]:
-    """The documents of one simulated shop; see `Simulation.events`."""
-    return Simulation(config, seed, truth).events()

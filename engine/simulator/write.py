@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, cast
 
 import orjson
@@ -20,6 +21,7 @@ Progress = Callable[[float, int], None]
 """Called with the share of the period done, 0..1, and the documents written."""
 _EVERY = 20_000
 _BLOCK = 1 << 20
+_OTHERS = ("outcomes", "truth", "items")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,11 @@ class Written:
 
 
 class _Lines:
-    """One file of JSON lines under a passing name."""
+    """One file of JSON lines."""
 
     def __init__(self, path: Path, compress: bool) -> None:
-        self.path, self.partial, self.count = path, path.with_name(path.name + ".partial"), 0
-        self._raw = self.partial.open("wb", _BLOCK)
+        self.path, self.count = path, 0
+        self._raw = path.open("wb", _BLOCK)
         # no name and no time in the header: the same lines give the same bytes
         self._out = cast(BinaryIO, gzip.GzipFile("", "wb", 4, self._raw, mtime=0)) if compress else self._raw
 
@@ -48,16 +50,12 @@ class _Lines:
         self._out.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
         self.count += 1
 
-    def finish(self) -> None:
+    def close(self) -> None:
         if self._out is not self._raw:
             self._out.close()
         self._raw.flush()
         os.fsync(self._raw.fileno())
         self._raw.close()
-
-    def discard(self) -> None:
-        self._raw.close()
-        self.partial.unlink(missing_ok=True)
 
 
 def write(
@@ -75,42 +73,31 @@ def write(
         raise SettingsError(f"simulator: shards {shards} is not in 1..1000")
     folder.mkdir(parents=True, exist_ok=True)
     names = ["events"] if shards == 1 else [f"events-{n:03d}" for n in range(shards)]
-    with _files(folder, [*names, "outcomes", "truth", "items"], format) as files:
-        *events, outcomes, truth, items = files
-        frauds = 0
+    frauds = 0
 
-        def hear(label: dict[str, Any]) -> None:
-            nonlocal frauds
-            frauds += label["is_fraud"]
-            truth.add(label)
+    def hear(label: dict[str, Any]) -> None:
+        nonlocal frauds
+        frauds += label["is_fraud"]
+        truth.add(label)
 
-        heard = Simulation(simulation.config, simulation.seed, hear)
-        for item in heard.items():
-            items.add(item)
-        for number, document in enumerate(heard.events()):
-            if document["kind"] in OUTCOMES:
-                outcomes.add(document)
-            else:
-                events[min(shards - 1, int(heard.progress * shards)) if shards > 1 else 0].add(document)
-            if progress and number % _EVERY == 0:
-                progress(heard.progress, number)
+    heard = Simulation(simulation.config, simulation.seed, hear)
+    with TemporaryDirectory(prefix=".partial-", dir=folder) as made:
+        files = [_Lines(Path(made) / f"{name}.{format}", format.endswith(".gz")) for name in [*names, *_OTHERS]]
+        with ExitStack() as stack:
+            for file in files:
+                stack.callback(file.close)
+            *events, outcomes, truth, items = files
+            for item in heard.items():
+                items.add(item)
+            for number, document in enumerate(heard.events()):
+                if document["kind"] in OUTCOMES:
+                    outcomes.add(document)
+                else:
+                    events[min(shards - 1, int(heard.progress * shards)) if shards > 1 else 0].add(document)
+                if progress and number % _EVERY == 0:
+                    progress(heard.progress, number)
+        paths = tuple(file.path.replace(folder / file.path.name) for file in files)
     counts = sum(file.count for file in events), outcomes.count, truth.count, frauds
     if progress:
         progress(1.0, counts[0] + counts[1])
-    return Written(folder, tuple(file.path for file in files), *counts)
-
-
-@contextmanager
-def _files(folder: Path, names: list[str], format: str) -> Iterator[list[_Lines]]:
-    """Open files under passing names; give them their own when all went well, else leave nothing."""
-    with ExitStack() as stack:
-        files = []
-        for name in names:
-            file = _Lines(folder / f"{name}.{format}", format.endswith(".gz"))
-            stack.callback(file.discard)
-            files.append(file)
-        yield files
-        for file in files:
-            file.finish()
-        for file in files:
-            file.partial.replace(file.path)
+    return Written(folder, paths, *counts)

@@ -13,7 +13,7 @@ import pytest
 from engine.errors import SettingsError
 from engine.intake import flatten, read_event, read_outcome
 from engine.schema import DERIVED, FIELDS
-from engine.simulator import ABUSE_SCHEMES, FRAUD_SCHEMES, Simulation, SimulatorConfig, simulate
+from engine.simulator import ABUSE_SCHEMES, FRAUD_SCHEMES, Simulation, SimulatorConfig
 from engine.simulator.timeline import stamp
 
 SMALL = SimulatorConfig(days=4, shoppers=800, payments_per_day=60, held_out_from_day=1)
@@ -22,7 +22,7 @@ NOW_US = 4_000_000_000_000_000
 
 def lines(seed: int, config: SimulatorConfig = SMALL) -> bytes:
     """A whole run as JSON lines."""
-    return b"\n".join(map(orjson.dumps, simulate(config, seed)))
+    return b"\n".join(map(orjson.dumps, Simulation(config, seed).events()))
 
 
 def test_same_seed_gives_the_same_bytes():
@@ -37,7 +37,7 @@ def test_same_seed_gives_the_same_bytes():
 def test_listening_to_the_truth_changes_nothing():
     """The truth goes its own way: with and without a listener the documents are the same."""
     labels: list[dict[str, Any]] = []
-    heard = b"\n".join(map(orjson.dumps, simulate(SMALL, 3, labels.append)))
+    heard = b"\n".join(map(orjson.dumps, Simulation(SMALL, 3, labels.append).events()))
     assert labels
     assert heard == lines(3)
 
@@ -153,32 +153,30 @@ def test_held_out_scheme_waits_for_its_day():
     """The held-out scheme never runs by default, and else not before its day; honest life goes on as before."""
     labels: list[dict[str, Any]] = []
     config = SimulatorConfig(days=12, shoppers=800, payments_per_day=60, held_out_from_day=6, browsing=0)
-    times = {d["id"]: d["time"] for d in simulate(config, 5, labels.append)}
+    times = {d["id"]: d["time"] for d in Simulation(config, 5, labels.append).events()}
     held = [times[x["event_id"]] for x in labels if x["scheme"] == "triangulation"]
     assert held
     assert min(held) >= "2026-06-07"
     labels.clear()
-    list(simulate(SimulatorConfig(days=12, shoppers=800, payments_per_day=60, browsing=0), 5, labels.append))
+    without = SimulatorConfig(days=12, shoppers=800, payments_per_day=60, browsing=0)
+    list(Simulation(without, 5, labels.append).events())
     assert "triangulation" not in {x["scheme"] for x in labels}
 
 
 def test_a_shop_without_fraud():
     """With both shares at zero every payment is honest."""
     labels: list[dict[str, Any]] = []
-    list(
-        simulate(
-            SimulatorConfig(days=5, shoppers=400, payments_per_day=50, fraud_share=0, abuse_share=0), 1, labels.append
-        )
-    )
+    config = SimulatorConfig(days=5, shoppers=400, payments_per_day=50, fraud_share=0, abuse_share=0)
+    list(Simulation(config, 1, labels.append).events())
     assert {x["label"] for x in labels} == {"good"}
 
 
 def test_currencies_follow_the_shopper():
     """Where the shop takes pounds and dollars, people there pay in them; else all pay in the first currency."""
     config = SimulatorConfig(days=3, shoppers=800, payments_per_day=100, currencies=("EUR", "GBP", "USD"))
-    paid = {(d["event"]["market"], d["txn"]["currency"]) for d in simulate(config) if d["kind"] == "payment"}
+    paid = {(d["event"]["market"], d["txn"]["currency"]) for d in Simulation(config).events() if d["kind"] == "payment"}
     assert {("GB", "GBP"), ("US", "USD"), ("DE", "EUR")} <= paid
-    assert {d["txn"]["currency"] for d in simulate(SMALL) if d["kind"] == "payment"} == {"EUR"}
+    assert {d["txn"]["currency"] for d in Simulation(SMALL).events() if d["kind"] == "payment"} == {"EUR"}
 
 
 def test_memory_follows_the_people_not_the_events():

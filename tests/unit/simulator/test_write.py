@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from engine.errors import SettingsError
-from engine.simulator import Simulation, SimulatorConfig, simulate, write
+from engine.simulator import Simulation, SimulatorConfig, write
 
 CONFIG = SimulatorConfig(days=3, shoppers=400, payments_per_day=50, fraud_share=0.1, tail_days=40)
 NAMES = ["events.jsonl", "items.jsonl", "outcomes.jsonl", "truth.jsonl"]
@@ -27,7 +27,7 @@ def test_four_files_hold_the_whole_run(tmp_path):
     written = write(Simulation(CONFIG, 9), tmp_path / "new", progress=lambda share, count: seen.append((share, count)))
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == NAMES
     events, outcomes = read(written.folder / "events.jsonl"), read(written.folder / "outcomes.jsonl")
-    merged = list(simulate(CONFIG, 9))
+    merged = list(Simulation(CONFIG, 9).events())
     assert events == [d for d in merged if "known_at" not in d]
     assert outcomes == [d for d in merged if "known_at" in d]
     truth = read(written.folder / "truth.jsonl")
