@@ -10,6 +10,7 @@ interpreter, to which the compiled rules are proven equal.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -29,7 +30,7 @@ from engine.program import Case, Program
 from engine.records import decision_of
 from engine.schema import ENTITIES
 from engine.snapshot import recall
-from engine.values import Decision, Reason, Result, Row, Stored
+from engine.values import Decision, Reason, Result, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Condition:
     result: str
     """true, false, unknown or error."""
     inputs: Mapping[str, Any]
-    """Name → the value it saw; None where there was none."""
+    """Name → the value it saw, None where there was none; parameters too."""
     note: str
     """The reason of an error."""
 
@@ -143,11 +144,10 @@ def _explain(decision: Decision, case: Case, stages_s: Mapping[str, float], trac
 def _rules(
     rules: RuleSet, case: Case, trace: Mapping[int, tuple[int, int]], enforced: Mapping[str, bool]
 ) -> Iterator[RuleView]:
-    lists = case.program.policy.lists
     for index, (rule, checked) in enumerate(zip(rules.rules, rules.conditions, strict=True)):
         state = rule.state_at(case.as_of_us)
         if state != "off":
-            conditions = tuple(_conditions(checked, case.row, lists))
+            conditions = tuple(_conditions(checked, case))
             first = next((at for at, one in enumerate(conditions) if one.result != "true"), -1)
             result, failing = trace.get(index, (Result.MISS, first))
             late = bool(rule.first) and result == Result.HIT  # a row above it in its table hit first
@@ -155,17 +155,28 @@ def _rules(
             yield RuleView(rule, Result(result), told, conditions, -1 if result == Result.HIT else failing)
 
 
-def _conditions(checked: Checked, row: Row, lists: Mapping[str, Any]) -> Iterator[Condition]:
+def _conditions(checked: Checked, case: Case) -> Iterator[Condition]:
     for index, node in enumerate(checked.conjuncts):
-        value = evaluate(replace(checked, tree=node), row, lists)
+        value = evaluate(replace(checked, tree=node), case.row, case.program.policy.lists)
         result = "unknown" if value is UNKNOWN else "error" if isinstance(value, Failure) else str(value).lower()
         note = value.reason if isinstance(value, Failure) else ""
-        yield Condition(checked.conjunct_text(index), result, {name: row.get(name) for name in inputs_of(node)}, note)
+        yield Condition(checked.conjunct_text(index), result, seen(checked, index, case), note)
+
+
+def seen(checked: Checked, index: int, case: Case) -> dict[str, Any]:
+    """Name → what one condition saw in a case, None where there was none; then the parameters that it names."""
+    known = case.program.policy.settings.parameters
+    named = [name for name in _PARAMETER.findall(checked.conjunct_text(index)) if name in known]
+    read = inputs_of(checked.conjuncts[index])
+    return {name: case.row.get(name) for name in read} | {name: known[name] for name in named}
 
 
 def inputs_of(node: Node) -> list[str]:
     """Declared inputs that an expression reads, each once, in the order in which they stand."""
     return list(dict.fromkeys(_inputs(node)))
+
+
+_PARAMETER = re.compile(r"\bparam\.\w+")
 
 
 def _inputs(part: Any) -> Iterator[str]:

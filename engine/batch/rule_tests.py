@@ -22,10 +22,9 @@ from typing import Any
 
 from engine.batch.rule_cases import Expected, RuleCase, read_cases
 from engine.errors import PatternsUnavailable
+from engine.explanation import seen
 from engine.journal.sqlite import SqliteJournal
 from engine.language import Checked, Diagnostics
-from engine.language.expression import Name, Node
-from engine.language.resolve import Present, children
 from engine.loader import rule_schema
 from engine.pipeline import Live, Pipeline
 from engine.policy.signals import PatternMatcher
@@ -205,20 +204,13 @@ def _results(case: Case, decision: Decision) -> Iterator[tuple[str, tuple[Result
             if result == Result.HIT and rule.first and rule.id not in counted:
                 yield rule.id, (Result.MISS, "a row above hit, which")
             elif rule.state_at(case.as_of_us) != "off":
-                yield rule.id, (Result(result), _failing(condition, failing, case.row))
+                yield rule.id, (Result(result), _failing(condition, failing, case))
 
 
-def _failing(checked: Checked, index: int, row: Row) -> str:
-    node = checked.conjuncts[index]
-    names = dict.fromkeys(part.path for part in _below(node) if isinstance(part, Name | Present))
-    seen = ", ".join(f"{name} = {row[name]!r}" if name in row else f"{name} is absent" for name in names)
-    return f"`{checked.conjunct_text(index)}`" + (f" ({seen})" if seen else "")
-
-
-def _below(node: Node) -> Iterator[Node]:
-    yield node
-    for child in children(node):
-        yield from _below(child)
+def _failing(checked: Checked, index: int, case: Case) -> str:
+    values = seen(checked, index, case).items()
+    told = ", ".join(f"{name} is absent" if value is None else f"{name} = {value!r}" for name, value in values)
+    return f"`{checked.conjunct_text(index)}`" + (f" ({told})" if told else "")
 
 
 def _differences(

@@ -182,7 +182,7 @@ def plain(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.3g}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return "[" + ", ".join(plain(part) for part in value) + "]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{name}: {plain(part)}" for name, part in value.items()) + "}"

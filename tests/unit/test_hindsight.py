@@ -61,7 +61,7 @@ async def test_an_old_decision_is_explained_with_the_policy_of_then(installation
     old, new = await looked(installation, lambda past: (past.explain("e1"), past.explain("e2")))
     views = {view.rule.id: view for view in old.rules}
     assert (views["big"].result, views["big"].conditions[0].text) == (Result.HIT, "txn.amount_base > param.large")
-    assert views["big"].conditions[0].inputs == {"txn.amount_base": 600.0}
+    assert views["big"].conditions[0].inputs == {"txn.amount_base": 600.0, "param.large": 500}
     assert {view.rule.id: view for view in new.rules}["big"].result is Result.MISS
     flip = old.flips[0]
     assert (flip.action, flip.condition, flip.value) == (Action.ALLOW, "txn.amount_base <= 500", 600.0)
