@@ -17,6 +17,7 @@ follows from the decisions on the rows before, as it does live; then tables must
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,8 +56,8 @@ OWN = frozenset(
 """Columns that are no fields or features."""
 
 
-class Then:
-    """The clock by which lists are asked: the time of the row that is decided."""
+class Then(threading.local):
+    """The clock by which lists are asked: the time of the row that this thread decides."""
 
     us = 0
 
@@ -104,10 +105,15 @@ class Decider:
 
     def decide_rows(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         """Decided rows, a table of at most `CHUNK_ROWS` for each chunk."""
+        for seen in self.chunks(tables):
+            yield self.finish(seen, self.judge(seen))
+
+    @staticmethod
+    def chunks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Tables of at most `CHUNK_ROWS`."""
         for table in tables:
             for start in range(0, len(table), CHUNK_ROWS):
-                seen = table.slice(start, CHUNK_ROWS).combine_chunks()
-                yield self.finish(seen, self.judge(seen))
+                yield table.slice(start, CHUNK_ROWS).combine_chunks()
 
     # --- in columns ---------------------------------------------------------------------------------------------------
 

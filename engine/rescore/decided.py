@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from engine.policy.rules import Rule
@@ -39,6 +40,7 @@ RULE = "rule."
 OBSERVED = 4
 """Added to a rule's result where it ran as an observation: status, rollout."""
 ENFORCED_HIT = 1
+_SAID = ("", "", "=UNKNOWN", "=ERROR")
 _TEXTS = pa.list_(pa.string())
 PLAIN: dict[str, pa.DataType] = {
     "event_id": pa.string(), "kind": pa.string(), "time_us": pa.int64(), "known_us": pa.int64(), "user": pa.string(),
@@ -58,6 +60,25 @@ def rules_of(program: Program, kinds: tuple[str, ...] = ("payment",)) -> dict[st
     """Column name → its rule, of those that can say something about a decision of these kinds."""
     sets = [program.policy.by_kind[kind] for kind in kinds if kind in program.policy.by_kind]
     return {RULE + rule.id: rule for rules in sets for rule in rules.rules}
+
+
+def packed(table: pa.Table) -> pa.Table:
+    """For files: in place of the rule columns one list `hits`, in the order of the rules.
+
+    A rule that hit stands there by its id; `ID=UNKNOWN` and `ID=ERROR` could not be told; `observed:` goes before what
+    was not enforced.
+    """
+    names = [name for name in table.column_names if name.startswith(RULE)]
+    codes = np.array([table[name].to_numpy() for name in names], np.int8).reshape(len(names), len(table))
+    rule, row = np.nonzero(codes)
+    order = np.argsort(row, kind="stable")
+    rule, row = rule[order], row[order]
+    words = [
+        f"{'observed:' * (code >= OBSERVED)}{name[len(RULE) :]}{_SAID[code & 3]}" for name in names for code in range(8)
+    ]
+    hits = pa.array(words, pa.string()).take(pa.array(rule * 8 + codes[rule, row]))
+    offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=len(table))))).astype(np.int32)
+    return table.drop(names).append_column("hits", pa.ListArray.from_arrays(pa.array(offsets), hits))
 
 
 def _columns_of(program: Program, kinds: tuple[str, ...]) -> Iterator[str]:
