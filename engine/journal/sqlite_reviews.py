@@ -24,8 +24,11 @@ CREATE TABLE IF NOT EXISTS review (
     decided_by TEXT NOT NULL DEFAULT '', decided_us INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '',
     notes INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS review_open ON review (rank DESC, id, held_us, due_us, loss, opened_us) WHERE action = 0;
-CREATE INDEX IF NOT EXISTS review_decided ON review (decided_us DESC, id) WHERE action > 0;
+CREATE INDEX IF NOT EXISTS review_open ON review (rank DESC, id, held_us, due_us, loss, opened_us, action)
+    WHERE action = 0;
+CREATE INDEX IF NOT EXISTS review_decided ON review (decided_us DESC, id, decided_by, action, opened_us)
+    WHERE action > 0;
+CREATE INDEX IF NOT EXISTS review_held ON review (held_us) WHERE action = 0 AND held_us > 0;
 CREATE INDEX IF NOT EXISTS review_late ON review (timeout_us) WHERE action = 0 AND timeout_us > 0;
 """
 _SELECT = "SELECT * FROM review "
@@ -51,8 +54,10 @@ class SqliteReviews:
     ) -> list[ReviewCase]:
         """Open ones by falling rank; `held`: only those that somebody has now, or that nobody has."""
         rank, last = after or (float("inf"), "")
-        chosen = {None: "? = ?", True: "held_us > ?", False: "held_us <= ?"}[held]
-        where = f"WHERE action = 0 AND rank <= ? AND (rank < ? OR id > ?) AND {chosen} ORDER BY rank DESC, id LIMIT ?"
+        chosen = {None: "? = ?", True: "held_us > 0 AND held_us > ?", False: "held_us <= ?"}[held]
+        # few are held, so that they are sorted; of the others the index gives the first at once
+        order = f"ORDER BY {'+' if held else ''}rank DESC, id LIMIT ?"
+        where = f"WHERE action = 0 AND rank <= ? AND (rank < ? OR id > ?) AND {chosen} {order}"
         return self._cases(where, rank, rank, last, *([now_us] * chosen.count("?")), limit)
 
     def decided(self, limit: int, after: tuple[float, str] | None = None) -> list[ReviewCase]:
