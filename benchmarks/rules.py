@@ -243,7 +243,8 @@ def on_rows() -> dict[str, tuple[Callable[[Any], Any], Sequence[Any]]]:
             raise SystemExit("the index changes results")
     work: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]] = {"rows_200_us": (ours.evaluate, given)}
     work |= {name: (hits, foreign) for name, hits in peers.items()}
-    work["rows_10000_us"] = (compile_rows(many, index_from=MANY + 1).evaluate, given)
+    whole = compile_rows(many)
+    work["rows_10000_us"] = (lambda row: whole.evaluate(row).failing, given)
     work["indexed_10000_us"] = (indexed.evaluate, given)
     work["indexed_trace_10000_us"] = (lambda row: indexed.evaluate(row).failing, given)
     work["plain_10000_us"] = (plain.evaluate, given)

@@ -7,68 +7,67 @@
 Inputs are fetched once, and a part that several rules have is computed by the first that needs it. A rule is nested
 ifs, cheap on the roads that most rules take: a false first condition stores nothing. ERROR is an exception inside the
 function; that rule alone is then asked of the interpreter (`interpret.outcome`), to which all of this is proven equal.
-When rules are many, an index finds those that may not miss, and only they are run.
+When rules are many, an index decides their comparisons with constants, and few are run (`rows_index.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.language.check import Checked
 from engine.language.codegen import BUILTINS, Code, Generator, TooDeep, plain, shared_parts
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
-from engine.language.rows_index import GROUP, Index, make_index
+from engine.language.rows_index import CODE, Found, Index, make_index
 from engine.language.types import DURATION, DYN, TIMESTAMP
 from engine.values import Result
 
-INDEX_FROM = 500
-"""So many rules are indexed: the masks cost about 20 µs, as much as running 400 rules."""
+INDEX_FROM = 800
+"""So many rules are indexed: it costs about 40 µs, as much as running 800 rules."""
 _CHUNK = 250
 """Rules in one function that is always run; Python compiles a longer one more than proportionally slower."""
 Run = Callable[..., None]
+Codes = npt.NDArray[np.intp]
 
 
 class RowResult:
     """What became of each rule, by its index. Keep the row as it is while you read `failing`."""
 
-    __slots__ = ("_rest", "_size", "codes", "notable")
+    __slots__ = ("_all", "_size", "codes", "notable")
 
-    def __init__(self, size: int, codes: list[int] | dict[int, int], notable: list[int]) -> None:
-        self._size = size
+    def __init__(
+        self, size: int, codes: list[int] | dict[int, int], notable: list[int],
+        all_codes: Callable[[], Codes] | None = None,
+    ) -> None:  # fmt: skip
+        self._size, self._all = size, all_codes
         self.codes = codes
         """4 × first failing condition + result, of each notable rule at least."""
         self.notable = notable
         """Indices of the rules that did not simply miss, ascending."""
-        self._rest: Callable[[], None] | None = None
 
     @property
     def results(self) -> list[int]:
         """`engine.values.Result` of each rule as int."""
-        return [code & 3 for code in self._all()]
+        if isinstance(self.codes, dict):
+            return [self.codes.get(index, 0) & 3 for index in range(self._size)]
+        return [code & 3 for code in self.codes]
 
     @property
     def failing(self) -> list[int]:
         """Number of the first condition that was false (MISS), unknown (UNKNOWN) or failed (ERROR); 0 for a HIT.
 
-        The rules that the index ruled out are run when this is first read.
+        The rules that the index ruled out are completed when this is first read.
         """
-        if self._rest is not None:
-            self._rest()
-            self._rest = None
-        return [code >> 2 for code in self._all()]
-
-    def later(self, rest: Callable[[], None]) -> RowResult:
-        """This, with what completes `codes`."""
-        self._rest = rest
-        return self
-
-    def _all(self) -> list[int]:
-        codes = self.codes
-        return codes if isinstance(codes, list) else [codes.get(index, 0) for index in range(self._size)]
+        if self._all is None:
+            return [code >> 2 for code in self.codes]
+        failing: list[int] = (self._all() >> 2).tolist()
+        return failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +78,65 @@ class RowProgram:
     names: frozenset[str]
     """Every input that some rule reads."""
     _functions: tuple[Run, ...]
-    _load: Callable[[Row], list[Any]] | None
-    """What fetches all inputs, for the functions of an index."""
-    _index: Index | None
+    _indexed: _Indexed | None
     source: str = field(repr=False)
     """The generated Python, for the curious."""
 
     def evaluate(self, row: Row) -> RowResult:
         """All rules on one row."""
+        if self._indexed is not None:
+            return self._indexed.evaluate(row)
         notable: list[int] = []
-        if self._index is None or self._load is None:
-            codes = [0] * len(self.conditions)
-            for function in self._functions:
-                function(row, codes, notable.append)
-            return RowResult(len(codes), codes, notable)
-        inputs, groups, found = self._load(row), self._index.groups(row), dict[int, int]()
-        self._run(groups, row, inputs, found, notable.append)
+        codes = [0] * len(self.conditions)
+        for function in self._functions:
+            function(row, codes, notable.append)
+        return RowResult(len(codes), codes, notable)
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexed:
+    """Rules behind an index."""
+
+    index: Index
+    names: tuple[frozenset[str], ...]
+    """What each rule reads."""
+    load: Callable[[Row], list[Any]]
+    """Fetches the inputs of `functions`."""
+    functions: dict[int, Run]
+    """Rule → its function, where it is more than its cells."""
+    slow: Run
+
+    def evaluate(self, row: Row) -> RowResult:
+        found, codes, notable = self.index.look(row), dict[int, int](), list[int]()
+        inputs = None
+        for rule, code, whole in found.open:
+            if whole:
+                codes[rule] = code
+                notable.append(rule)
+                continue
+            if inputs is None:
+                inputs = self.load(row)
+            self.functions[rule](row, codes, notable.append, inputs)
+        for rule in self.reading(found.odd) if found.odd else ():
+            if rule not in codes:
+                self.slow(rule, row, codes, notable.append)
         notable.sort()
-        return RowResult(len(self.conditions), found, notable).later(partial(self._rest, groups, row, inputs, found))
+        return RowResult(len(self.names), codes, notable, partial(self.all_codes, found, row, codes))
 
-    def _run(self, groups: Iterable[int], row: Row, inputs: list[Any], codes: dict[int, int], note: Run) -> None:
-        functions = self._functions
-        for group in groups:
-            functions[group](row, codes, note, inputs)
+    def reading(self, names: frozenset[str]) -> list[int]:
+        """The rules that read any of some names."""
+        return [rule for rule, own in enumerate(self.names) if own & names]
 
-    def _rest(self, done: list[int], row: Row, inputs: list[Any], codes: dict[int, int]) -> None:
-        self._run(set(range(len(self._functions))).difference(done), row, inputs, codes, [].append)
+    def all_codes(self, found: Found, row: Row, known: Mapping[int, int]) -> Codes:
+        """The codes of all rules, when those of some are known."""
+        codes, more = CODE[found.low].astype(np.intp), dict[int, int]()
+        inputs = self.load(row) if self.functions else []
+        for rule, function in self.functions.items():
+            codes[rule] = 0
+            function(row, more, [].append, inputs)
+        more |= known
+        codes[list(more)] = list(more.values())
+        return codes
 
 
 def compile_rows(
@@ -114,11 +146,11 @@ def compile_rows(
 
     The objects in `lists` are asked with `in` at each evaluation.
     """
-    index = make_index(conditions) if len(conditions) >= index_from else None
-    writer = _Rules(conditions, lists or {}, index)
-    functions = writer.compiled()
+    writer = _Rules(conditions, lists or {})
     names = frozenset(name for condition in conditions for name in condition.names)
-    return RowProgram(tuple(conditions), names, functions, writer.load, index, "\n".join(writer.sources))
+    indexed = writer.indexed(make_index(conditions)) if len(conditions) >= index_from else None
+    functions = () if indexed else writer.chunks()
+    return RowProgram(tuple(conditions), names, functions, indexed, "\n".join(writer.sources))
 
 
 def compile_value(checked: Checked, lists: Lists | None = None) -> Callable[[Row], Any]:
@@ -156,34 +188,32 @@ def _define(source: str, space: dict[str, Any]) -> None:
 
 
 class _Rules:
-    """Writes the functions of a rule set: chunks with local variables, or small groups that share a list of them."""
+    """Writes the functions of a rule set: chunks with local variables, or one a rule, which share a list of them."""
 
-    def __init__(self, conditions: Sequence[Checked], lists: Lists, index: Index | None) -> None:
-        self.conditions, self.lists, self.index = conditions, lists, index
+    def __init__(self, conditions: Sequence[Checked], lists: Lists) -> None:
+        self.conditions, self.lists = conditions, lists
         self.generator = Generator(lists)
         self.sources: list[str] = []
-        self.load: Callable[[Row], list[Any]] | None = None
 
-    def compiled(self) -> tuple[Run, ...]:
-        """The functions of (row, codes, notable.append[, inputs])."""
-        if self.index is None:
-            return tuple([self.chunk(start) for start in range(0, len(self.conditions), _CHUNK)])
-        self.renew("v[{}]", self.conditions)
-        order, names, texts = self.index.order, [], []
-        for start in range(0, len(order), GROUP):
-            names.append(f"group_{start}")
-            head = f"{names[-1]}(row, c, note, v)"
-            texts.append(self.function(head, order[start : start + GROUP], loads=False))
+    def chunks(self) -> tuple[Run, ...]:
+        """Functions of (row, codes, notable.append) that run all rules in turn."""
+        return tuple([self.chunk(start) for start in range(0, len(self.conditions), _CHUNK)])
+
+    def indexed(self, index: Index) -> _Indexed:
+        """Functions of (row, codes, notable.append, inputs) for the rules that are more than their cells."""
+        rules = np.flatnonzero(~index.whole).tolist()
+        self.renew("v[{}]", [self.conditions[rule] for rule in rules])
+        texts = [self.function(f"rule_{rule}(row, c, note, v)", [rule], loads=False) for rule in rules]
         inputs = self.generator.loads()
         size = len(self.generator.inputs) + len(self.generator.parts)
         texts.append("\n".join(["def load(row):", f"\tv = [None] * {size}", *inputs, "\treturn v"]))
         space = _space(self.generator, self.lists, slow=self.slow)
-        step = _CHUNK // GROUP
-        for start in range(0, len(texts), step):
-            self.sources.append("\n".join(texts[start : start + step]))
+        for start in range(0, len(texts), _CHUNK):
+            self.sources.append("\n".join(texts[start : start + _CHUNK]))
             _define(self.sources[-1], space)
-        self.load = space["load"]
-        return tuple([space[name] for name in names])
+        functions = {rule: space[f"rule_{rule}"] for rule in rules}
+        reads = tuple([frozenset(condition.names) for condition in self.conditions])
+        return _Indexed(index, reads, space["load"], functions, self.slow)
 
     def chunk(self, start: int) -> Run:
         """One function of many rules."""

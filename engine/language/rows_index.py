@@ -1,179 +1,193 @@
-"""The index of a large rule set: which rules can't simply miss a row, without asking each of them.
+"""The index of a large rule set: every comparison of one name with constants, decided for all rules at once.
 
-A rule whose condition `card.bin == "424242"` or `txn.amount > 500` is false misses, whatever else it says. So each
-name has a table from its value to a bit mask of the rules that it doesn't rule out; the masks of all names are joined
-with `&`, and only the rules whose bits are left are run. Equality finds its mask by hash, a range by bisection over
-sorted thresholds. A mask may hold too many rules, never too few: the rules themselves decide.
+Comparisons such as `card.bin == "424242"` or `txn.amount > 500` are *cells*, each once however many rules have it. The
+cells of a name stand side by side, sorted by their constants, so that those which a number makes true are one stretch,
+found by one bisection, and those of a text are found by hash. A rule's first failing condition is then a minimum over
+its cells. A rule of nothing but cells is decided by that; of others it says which can't simply miss, and only they run.
 """
 
 from __future__ import annotations
 
 import math
-import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.language import expression as ast
 from engine.language.check import Checked
 from engine.language.expression import Node
-from engine.language.types import BOOL, INT, NUMBERS, STRING, UINT
+from engine.language.types import BOOL, DOUBLE, INT, STRING, Type
+from engine.values import Result
 
-GROUP = 8
-"""Rules in one generated function, and bits in one byte of a mask."""
-_MOST_MASKS = 256
-"""Masks of one name; with more values or thresholds than this, neighbours share one."""
-_LEAST_RULES = 16
-"""A name that fewer rules ask costs more than it saves."""
-_SOME = re.compile(rb"[^\0]")
+Codes = npt.NDArray[np.uint8]
+Places = npt.NDArray[np.intp]
+_UNKNOWN, _TRUE = 64, 128
+"""What a cell is when it is not false, which is 0; the place of the condition in its rule is added to it."""
+_MOST = 8
+"""Cells of one rule; conditions beyond them are left to the rule's function."""
+_first = itemgetter(0)
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
+CODE = np.array([(low % 64) << 2 | (Result.MISS, Result.UNKNOWN)[low // 64] if low < _TRUE else Result.HIT.value
+                  for low in range(256)], np.uint8)  # fmt: skip
+"""Minimum over the cells of a rule → 4 × first failing condition + result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """A condition that one name decides: equal to one of `values`, or within `low` and `high`."""
+    """A comparison of one name: with a threshold (`<` `<=` `>` `>=`) or with any of some values (`==`)."""
 
     name: str
-    values: tuple[Any, ...] = ()
-    low: float = -math.inf
-    high: float = math.inf
-    above: bool = False
-    """Whether `low` itself is outside."""
+    kind: Type
+    operator: str
+    constants: tuple[Any, ...]
 
-    @property
-    def selective(self) -> bool:
-        """Whether few values pass."""
-        return bool(self.values) or self.low == self.high
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The cells of one name."""
+
+    name: str
+    python: type
+    """What its values are: float, int, str or bool."""
+    start: int
+    end: int
+    thresholds: list[Any]
+    """Ascending, each once, after -inf; empty where there are none."""
+    stretches: list[tuple[int, int]]
+    """The cells that are true at and above each of these in turn: two stretches for each."""
+    equal: Mapping[Any, list[int]]
+    """Cells that a value makes true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the index knows of a row."""
+
+    low: Codes
+    """By rule: the least of its cells (see `CODE`); from 64 on none is false."""
+    open: list[tuple[int, int, bool]]
+    """Of the rules without a false cell: index, code, and whether the cells say all."""
+    odd: frozenset[str]
+    """Names whose values contradict the schema: what asks them is left to the interpreter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """Masks by name, over rules in an order that brings alike ones together."""
+    """Cells by name and by rule; cell 0 is always true."""
 
-    order: tuple[int, ...]
-    """Position in the masks → index of the rule."""
-    _values: tuple[tuple[str, Mapping[Any, int], int], ...]
-    """Name, mask by value, and the mask of all other values."""
-    _ranges: tuple[tuple[str, list[float], list[int]], ...]
-    """Name, thresholds, and a mask for the values up to each and beyond the last."""
+    whole: npt.NDArray[np.bool_]
+    """By rule: whether it is nothing but its cells."""
+    names: tuple[_Named, ...]
+    cells: Places
+    """Shape (most cells of a rule, rules): which its first, second … is; 0 after its last."""
+    steps: Codes
+    """Shape (most cells of a rule, 1): how far down the rule a cell stands."""
+    true: bytes
+    unknown: bytes
+    """What stretches of cells are filled with."""
 
-    def groups(self, row: Mapping[str, Any]) -> list[int]:
-        """Numbers of the groups of `GROUP` rules in which some rule may not miss; an absent value rules out none."""
-        size = len(self.order)
-        mask = (1 << size) - 1
-        for name, masks, other in self._values:
-            value = row.get(name)
-            if value is not None:
-                try:
-                    mask &= masks.get(value, other)
-                except TypeError:  # a value against the schema: the rules know what to make of it
+    def look(self, row: Mapping[str, Any]) -> Found:
+        """Decide every cell for a row."""
+        marks = bytearray(len(self.true))
+        marks[0] = _TRUE
+        odd, get = [], row.get
+        for named in self.names:
+            value = get(named.name)
+            if value is None:
+                marks[named.start : named.end] = self.unknown[: named.end - named.start]
+                continue
+            if value.__class__ is not named.python:
+                if named.python is not float or value.__class__ is not int:
+                    odd.append(named.name)
                     continue
-        for name, thresholds, parts in self._ranges:
-            value = row.get(name)
-            if isinstance(value, int | float):
-                mask &= parts[bisect_left(thresholds, value)]
-        return [found.start() for found in _SOME.finditer(mask.to_bytes(size // GROUP + 1, "little"))]
+                value = float(value)
+            if named.thresholds and value == value:  # noqa: PLR0124 - NaN is beside every threshold
+                at = bisect_right(named.thresholds, value) - 1
+                first, last = named.stretches[2 * at + (named.thresholds[at] != value)]
+                marks[first:last] = self.true[: last - first]
+            if named.equal:
+                for cell in named.equal.get(value, ()):
+                    marks[cell] = _TRUE
+        states = np.frombuffer(marks, np.uint8)
+        low = (states[self.cells] + self.steps).min(axis=0, initial=255)
+        rules = np.flatnonzero(low >= _UNKNOWN)
+        found = zip(rules.tolist(), CODE[low[rules]].tolist(), self.whole[rules].tolist(), strict=True)
+        return Found(low, list(found), frozenset(odd))
 
 
 def make_index(conditions: Sequence[Checked]) -> Index:
     """The index of all conditions of a rule set."""
-    used = [_chosen(condition) for condition in conditions]
-    order = sorted(range(len(used)), key=lambda rule: [_place(test) for test in used[rule][:1]])
-    by_name: dict[str, list[tuple[int, Test]]] = {}
-    for position, rule in enumerate(order):
-        for test in used[rule]:
-            by_name.setdefault(test.name, []).append((position, test))
-    asked = {name: tests for name, tests in by_name.items() if len(tests) >= _LEAST_RULES}
-    everything = (1 << len(order)) - 1
-    values = [(name, *_by_value(tests, everything)) for name, tests in asked.items() if tests[0][1].values]
-    ranges = [(name, *_by_range(tests, everything)) for name, tests in asked.items() if not tests[0][1].values]
-    return Index(tuple(order), tuple(values), tuple(ranges))
+    tests = [[_test(node) for node in condition.conjuncts] for condition in conditions]
+    kept = [[test for test in row if test][:_MOST] for row in tests]
+    by_name: dict[str, set[Test]] = {}
+    for test in (test for row in kept for test in row):
+        by_name.setdefault(test.name, set()).add(test)
+    places: dict[Test, int] = {}
+    names = tuple([_named(name, by_name[name], places) for name in sorted(by_name)])
+    cells = np.zeros((max(map(len, kept), default=0), len(kept)), np.intp)
+    for rule, row in enumerate(kept):
+        cells[: len(row), rule] = [places[test] for test in row]
+    whole = np.array([len(some) == len(row) for some, row in zip(kept, tests, strict=True)], np.bool_)
+    steps, size = np.arange(len(cells), dtype=np.uint8)[:, None], len(places) + 1
+    return Index(whole, names, cells, steps, bytes([_TRUE]) * size, bytes([_UNKNOWN]) * size)
 
 
-def _place(test: Test) -> tuple[str, str, float]:
-    return test.name, str(test.values), test.low if test.low > -math.inf else test.high
+def _named(name: str, tests: set[Test], places: dict[Test, int]) -> _Named:
+    """Give places to the cells of a name: upper bounds, then lower bounds, each ascending, then equalities.
+
+    Whatever the number, the upper bounds that hold are the last of theirs and the lower bounds the first: one stretch.
+    """
+    start = len(places) + 1
+    uppers, lowers = (sorted((_cut(test), test) for test in tests if test.operator in signs)
+                      for signs in (("<", "<="), (">", ">=")))  # fmt: skip
+    equal = sorted((test for test in tests if test.operator == "=="), key=lambda test: str(test.constants))
+    for test in [*(test for _, test in (*uppers, *lowers)), *equal]:
+        places[test] = len(places) + 1
+    thresholds = sorted({cut[0] for cut, _ in (*uppers, *lowers)})
+    stretches = []
+    if thresholds:
+        middle, thresholds = start + len(uppers), [-math.inf, *thresholds]
+        ends = [end for bound in thresholds for end in ((bound, 0), (bound, 1))]
+        stretches = [(start + bisect_right(uppers, end, key=_first), middle + bisect_right(lowers, end, key=_first))
+                     for end in ends]  # fmt: skip
+    values: dict[Any, list[int]] = {}
+    for test in equal:
+        for value in test.constants:
+            values.setdefault(value, []).append(places[test])
+    python = {STRING: str, BOOL: bool, INT: int, DOUBLE: float}[next(iter(tests)).kind]
+    return _Named(name, python, start, len(places) + 1, thresholds, stretches, values)
 
 
-def _chosen(condition: Checked) -> list[Test]:
-    """The tests of a rule that the index uses: those that few values pass, or else all."""
-    tests = [test for node in condition.conjuncts if (test := _test(node)) is not None]
-    return [test for test in tests if test.selective] or tests
+def _cut(test: Test) -> tuple[Any, int]:
+    """Where a bound turns over as the number grows: at its threshold, or just beyond it."""
+    return test.constants[0], test.operator in ("<=", ">")
 
 
 def _test(node: Node) -> Test | None:
     """What a condition asks of one name, if it is of a form that the index knows."""
     match node:
         case ast.Name(path, False, type=kind) if kind == BOOL:
-            return Test(path, (True,))
+            return Test(path, kind, "==", (True,))
         case ast.Unary("!", ast.Name(path, False, type=kind)) if kind == BOOL:
-            return Test(path, (False,))
-        case ast.Binary("in", ast.Name(path, False, type=kind), ast.ListNode(items)) if kind == STRING:
+            return Test(path, kind, "==", (False,))
+        case ast.Binary("in", ast.Name(path, False, type=kind), ast.ListNode(items)) if kind in (STRING, INT):
             values = tuple([item.value for item in items if isinstance(item, ast.Literal)])
-            return Test(path, values) if values and len(values) == len(items) else None
-        case ast.Binary(operator, ast.Name(path, False), ast.Literal(value)) if operator in _FLIPPED:
-            return _comparison(path, operator, value, node.left)
-        case ast.Binary(operator, ast.Literal(value), ast.Name(path, False)) if operator in _FLIPPED:
-            return _comparison(path, _FLIPPED[operator], value, node.right)
+            return Test(path, kind, "==", values) if values and len(values) == len(items) else None
+        case ast.Binary(operator, ast.Name(path, False, type=kind), ast.Literal(value)) if operator in _FLIPPED:
+            return _comparison(path, kind, operator, value)
+        case ast.Binary(operator, ast.Literal(value), ast.Name(path, False, type=kind)) if operator in _FLIPPED:
+            return _comparison(path, kind, _FLIPPED[operator], value)
     return None
 
 
-def _comparison(path: str, operator: str, value: Any, name: Node) -> Test | None:
-    if name.type == STRING:
-        return Test(path, (value,)) if operator == "==" else None
-    if name.type not in NUMBERS or (name.type in (INT, UINT) and abs(value) >= 2**53):
+def _comparison(path: str, kind: Type, operator: str, value: Any) -> Test | None:
+    if kind == STRING:
+        return Test(path, kind, operator, (value,)) if operator == "==" else None
+    if kind not in (INT, DOUBLE) or type(value) not in (int, float):
         return None
-    bound = float(value)
-    low = bound if operator in (">", ">=", "==") else -math.inf
-    high = bound if operator in ("<", "<=", "==") else math.inf
-    return Test(path, (), low, high, operator == ">")
-
-
-def _by_value(tests: Iterable[tuple[int, Test]], everything: int) -> tuple[dict[Any, int], int]:
-    """Mask by value, and that of any other value."""
-    rules: dict[Any, int] = {}
-    asking: dict[int, set[Any]] = {}
-    for position, test in tests:
-        known = asking.get(position)
-        asking[position] = set(test.values) if known is None else known & set(test.values)
-    other = everything
-    for position, values in asking.items():
-        other &= ~(1 << position)
-        for value in values:
-            rules[value] = rules.get(value, 0) | 1 << position
-    if True in rules or False in rules:  # what is neither is a mistake, which the rules find
-        return {value: other | rules.get(value, 0) for value in (True, False)}, everything
-    shared = math.ceil(len(rules) / _MOST_MASKS) or 1
-    masks: dict[Any, int] = {}
-    found = list(rules.items())
-    for start in range(0, len(found), shared):
-        mask = other
-        for _, bits in found[start : start + shared]:
-            mask |= bits
-        masks |= dict.fromkeys([value for value, _ in found[start : start + shared]], mask)
-    return masks, other
-
-
-def _by_range(tests: Sequence[tuple[int, Test]], everything: int) -> tuple[list[float], list[int]]:
-    """Thresholds, and the mask of the values above the one before and up to each."""
-    bounds = sorted({bound for _, test in tests for bound in (test.low, test.high) if math.isfinite(bound)})
-    step = math.ceil(len(bounds) / (_MOST_MASKS - 1)) or 1
-    bounds = bounds[step - 1 :: step]
-    parts: dict[int, tuple[int, int]] = {}
-    for position, test in tests:
-        first = (bisect_right if test.above else bisect_left)(bounds, test.low)
-        last = bisect_left(bounds, test.high)
-        low, high = parts.get(position, (0, len(bounds)))
-        parts[position] = max(low, first), min(high, last)
-    toggles = [0] * (len(bounds) + 2)
-    mask = everything
-    for position, (first, last) in parts.items():
-        mask &= ~(1 << position)
-        if first <= last:
-            toggles[first] |= 1 << position
-            toggles[last + 1] |= 1 << position
-    masks = []
-    for toggle in toggles[:-1]:
-        mask ^= toggle
-        masks.append(mask)
-    return bounds, masks
+    return Test(path, kind, operator, (float(value) if kind == DOUBLE else value,))

@@ -57,9 +57,9 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_sizes() -> Iterator[None]:
-    """An index asks a name even if only one rule does, and a few rows are several blocks."""
+    """A few rows are several blocks, and a rule has more conditions than the index takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows_index, "_LEAST_RULES", 1)
+        patch.setattr(rows_index, "_MOST", 2)
         patch.setattr(columns, "BLOCK", 3)
         yield
 
@@ -70,15 +70,14 @@ def test_rule_sets_equal_the_interpreter(conditions: list[str], rows: list[dict[
     """Result and first failing condition of each rule, for any row, and the list of rules that didn't miss."""
     first, second = conditions[0], conditions[1]
     checked = [check_text(text, SCHEMA) for text in (*conditions, f"!({first}) || ({second})", f"{second} && {first}")]
-    eight = [rule for rule in checked for _ in range(rows_index.GROUP)]  # so that a rule ruled out is really not run
-    plain, indexed = compile_rows(checked, LISTS), compile_rows(eight, LISTS, index_from=0)
+    plain, indexed = compile_rows(checked, LISTS), compile_rows(checked, LISTS, index_from=0)
     whole = columns.compile_columns(checked, LISTS).evaluate(table_of(rows))
     failing = [whole.failing(number) for number in range(len(checked))]
     for at, row in enumerate(rows):
         wanted = [outcome(rule, row, LISTS) for rule in checked]
         assert [(whole.codes[n, at], failing[n][at]) for n in range(len(checked))] == wanted, (conditions, row)
         answers(plain.evaluate(row), wanted, (conditions, row))
-        answers(indexed.evaluate(row), [both for both in wanted for _ in range(rows_index.GROUP)], (conditions, row))
+        answers(indexed.evaluate(row), wanted, (conditions, row))
 
 
 def answers(found: RowResult, wanted: list[tuple[Result, int]], case: object) -> None:
