@@ -25,7 +25,7 @@ from engine.policy.trace import pack_trace, unpack_trace
 from engine.program import Case, Program
 from engine.records import decision_of, pack_decision
 from engine.snapshot import canonical, recall
-from engine.values import Decision, Result, RuleHit, Stored
+from engine.values import Bundle, Decision, Result, RuleHit, Stored
 
 KEPT = 4
 """So many programs of then are kept ready; each takes the memory of a policy."""
@@ -61,6 +61,13 @@ class Hindsight:
     def since(self, known_us: int) -> Iterator[Stored]:
         """The records of decisions that became known since a time."""
         return (stored for stored in self.journal.read(0, ("decision",)) if stored.known_us >= known_us)
+
+    def bundle(self, digest: str | None = None) -> Bundle:
+        """A bundle by the beginning of its digest, or what is live; NotFound without one."""
+        newest = self._activations.store.newest() if digest is None else None
+        if digest is None and newest is None:
+            raise NotFound("nothing has gone live yet; name a policy's folder")
+        return self._activations.bundle(newest.digest if newest else digest or "")
 
     def explain(self, event_id: str) -> Explanation:
         """A stored decision, explained; `NotFound` without it or without its program."""

@@ -44,17 +44,22 @@ class NotPlainError(ValueError):
 def features_of(
     program: Program, path: Path, mapping: Declared, *, workdir: Path, quarantine: Path, now_us: int,
     kind: str = "payment", fields: Sequence[str] = (), max_bad: float = 0.05,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[Progress], None] | None = None, history: History | None = None,
 ) -> tuple[pa.Table, Summary | None]:  # fmt: skip
     """A row for each event of `kind` in a file, as `engine.features.offline.build` has it, in (event time, row) order.
 
     The summary tells of skipped and bad rows; None when every row is an event. Raises MappingError like an import.
+    A `history` that is given learns the outcomes that the file tells.
     """
     features, online = program.feature_set, program.features
+    history = history or History(program, iter(()))
     frame = read_frame(program, path, mapping, workdir, now_us)
     if frame is not None:
+        for told, (rows, known_us) in frame.outcomes.items():
+            for event_id, at_us in zip(frame.ids.take(pa.array(rows)).to_pylist(), known_us.tolist(), strict=True):
+                history.outcomes.setdefault(event_id, []).append((told, at_us))
         return build_frame(features, online, frame, program.identity.key, kind=kind, fields=fields), None
-    fed = _Fed(History(program, iter(())), Builder(features, online, kind, fields))
+    fed = _Fed(history, Builder(features, online, kind, fields))
     summary = load(
         path, mapping, fed, workdir=workdir, quarantine=quarantine, now_us=now_us, max_bad=max_bad, progress=progress
     )  # fmt: skip

@@ -81,7 +81,7 @@ def hand_over(
         with written(html):
             page(document).write(html)
     if machine:
-        click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY))
+        click.echo(orjson.dumps(document, default=list, option=orjson.OPT_INDENT_2))
 
 
 @click.group("report")

@@ -126,6 +126,9 @@ def worth(payments: Payments, live: Side, side: Side, assumed: Assumptions) -> L
         "name": side.name, "steps": {a.name: payments.sums(side.action == a) for a in ACTIONS},
         "stopped": payments.sums(side.action > Action.ALLOW),
         "review_hours": float((side.action == Action.REVIEW).sum()) * assumed.review_minutes / 60,
+        "freed_unknown": payments.sums(
+            (payments.labels.codes == Label.UNSEEN) & (live.action > Action.ALLOW) & (side.action == Action.ALLOW)
+        ),
         "changed": int(((side.action != live.action) | (side.tier != live.tier)).sum()),
     }  # fmt: skip
     what = (("fraud_stopped", Label.FRAUD, payments.loss_micro), ("good_hurt", Label.GOOD, payments.amount_micro))
@@ -220,7 +223,7 @@ def _example(payments: Payments, live: Side, draft: Side, row: int) -> Line:
     hits = [[rule for rule, rows in side.hits.items() if row in rows] for side in (live, draft)]
     score = float(draft.score[row])
     return {
-        "event_id": payments.event_id[row], "time": moment(int(payments.time_us[row])),
+        "event_id": str(payments.event_id[row]), "time": moment(int(payments.time_us[row])),
         "amount": int(payments.amount_micro[row]) / MICRO, "label": Label(payments.labels.codes[row]).name,
         "live": Action(live.action[row]).name, "draft": Action(draft.action[row]).name,
         "score": None if np.isnan(score) else score, "live_rules": hits[0], "draft_rules": hits[1],

@@ -9,14 +9,16 @@ Memory follows the payments of the window (about 300 bytes each), not the journa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.eventlog import hash64
 from engine.features.enrich import Rates
@@ -46,6 +48,8 @@ _TOLD = frozenset({"NOTIFY", "EDUCATE", "LIMIT_ACCOUNT", "LIMIT_AMOUNT"})
 """Measures of which the shop is told."""
 GROUPS = ("card.token", "user.id", "device.id")
 """Whose payment it is, for intervals: the first that the event names."""
+_POINTS = re.compile(r"(#\d+)[+-]\d+$")
+"""What a scorecard's line added; it is left out, so that a line has one name."""
 _TEXT, _TEXTS = pa.dictionary(pa.int32(), pa.string()), pa.list_(pa.string())
 DECISIONS = pa.schema([
     ("event_id", pa.string()), ("attempt", pa.int64()), ("time_us", pa.int64()), ("known_us", pa.int64()),
@@ -103,7 +107,7 @@ class Ledger:
     """Days of the window without any payment, before the last one."""
     last_us: int
     """When the newest of all this became known."""
-    rates: dict[int, Rates] = field(repr=False)
+    rates: Mapping[int, Rates] = field(repr=False)
     """Attempt → the rates of its decision."""
 
     def remarks(self) -> list[str]:
@@ -120,10 +124,24 @@ class Ledger:
             found.append(f"{self.orphans:,} outcomes of the period speak of events that the journal does not hold")
         return found
 
+    def decided(self) -> Ledger:
+        """Without payments that were only recorded: nothing was live to compare them with."""
+        keep = self.decisions["action"].to_numpy()[self.attempts.last] > 0
+        rows = keep[self.decisions["attempt"].to_numpy()]
+        place, row_place = np.cumsum(keep) - 1, np.cumsum(rows) - 1
+        kept = self.decisions.filter(pa.array(rows))
+        attempt = pa.array(place[kept["attempt"].to_numpy()])
+        kept = kept.set_column(kept.column_names.index("attempt"), "attempt", attempt)
+        parts = {f.name: getattr(self.attempts, f.name)[keep] for f in fields(self.attempts)}
+        parts["last"] = row_place[parts["last"]]
+        outcomes = {int(place[row]): told for row, told in self.outcomes.items() if keep[row]}
+        rates = {int(place[row]): one for row, one in self.rates.items() if keep[row]}
+        return replace(self, decisions=kept, attempts=Attempts(**parts), outcomes=outcomes, rates=rates)
+
     @property
     def currency(self) -> str:
         """The base currency of the newest attempt."""
-        return next((rates.base for rates in reversed(self.rates.values())), "")
+        return next((rates.base for rates in reversed([*self.rates.values()])), "")
 
     def column(self, name: str) -> Any:
         """A numeric column of the decisions in force, one entry an attempt."""
@@ -327,7 +345,7 @@ class _Reader:
 
 
 def _hits(hits: Sequence[Sequence[Any]], enforced: bool) -> list[str]:
-    return [rule for rule, result, _, is_enforced in hits if result == Result.HIT and is_enforced is enforced]
+    return [_POINTS.sub(r"\1", rule) for rule, result, _, shown in hits if result == Result.HIT and shown is enforced]
 
 
 def _without(days: Ints, window: Window) -> list[str]:
@@ -340,8 +358,8 @@ def _without(days: Ints, window: Window) -> list[str]:
 
 def rows_of(lists: pa.ChunkedArray) -> Iterator[tuple[str, Ints]]:
     """(rule, rows whose list holds it), by rule, of a column of lists."""
-    flat = pa.compute.list_flatten(lists).combine_chunks()
-    parents = pa.compute.list_parent_indices(lists.combine_chunks()).to_numpy()
+    flat = pc.list_flatten(lists).combine_chunks()
+    parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
     encoded = flat.dictionary_encode()
     codes = encoded.indices.to_numpy()
     for code, rule in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda pair: pair[1]):

@@ -140,9 +140,12 @@ def _tiers(book: Book, inside: Mask) -> dict[str, Any]:
     for value in (each for each in Tier if each):
         here = known & (tier == value)
         frauds, labelled = int((book.labels.codes[here] == Label.FRAUD).sum()), int(here.sum())
-        rate = binomtest(frauds, labelled).proportion_ci(method="wilson") if labelled else (0.0, 1.0)
+        ends = binomtest(frauds, labelled).proportion_ci(method="wilson") if labelled else (0.0, 1.0)
         figures = book.figures(inside & (tier == value))
-        found[value.name] = figures | {"rate": Interval(frauds / max(labelled, 1), *rate), "labelled": labelled}
+        found[value.name] = figures | {
+            "rate": Interval(frauds / max(labelled, 1), *map(float, ends)),
+            "labelled": labelled,
+        }
     return found
 
 
