@@ -121,27 +121,25 @@ def lower_limit(payment: Mapping[str, Any]) -> int:
 
 async def lower(client: Client, edited: RuleFile, payment: dict[str, Any], log: Path) -> Change:
     """Save a rule and wait until every connection answers with another program; `Ended` when that doesn't come."""
-    before = (await client.ask(payment))[0]
-    at, began = log.stat().st_size, time.monotonic()
-    edited.save()
-    while time.monotonic() - began < PATIENCE_S:
-        await asyncio.sleep(ASK_EVERY_S)
-        answers = await client.ask(payment)
-        if all(answer.program != before.program for answer in answers):
-            return Change(before, answers[0], time.monotonic() - began, "")
-    raise Ended(f"the saved rule was not live after {PATIENCE_S:.0f} s; {log}: {_refusal(log, at)}", CANNOT_RUN)
+    return await _saved(client, edited, payment, log, refused=False)
 
 
 async def break_it(client: Client, broken: RuleFile, payment: dict[str, Any], log: Path) -> Change:
     """Save a broken rule and wait for the refusal; `Ended` when none comes."""
+    return await _saved(client, broken, payment, log, refused=True)
+
+
+async def _saved(client: Client, file: RuleFile, payment: dict[str, Any], log: Path, *, refused: bool) -> Change:
     before = (await client.ask(payment))[0]
-    at, began = log.stat().st_size, time.monotonic()
-    broken.save()
+    at, began, refusal = log.stat().st_size, time.monotonic(), ""
+    file.save()
     while time.monotonic() - began < PATIENCE_S:
         await asyncio.sleep(ASK_EVERY_S)
-        if refusal := _refusal(log, at):
-            return Change(before, (await client.ask(payment))[0], time.monotonic() - began, refusal)
-    raise Ended(f"no refusal of the broken rule in {log} within {PATIENCE_S:.0f} s", CANNOT_RUN)
+        refusal, answers = _refusal(log, at), await client.ask(payment)
+        if refusal if refused else all(answer.program != before.program for answer in answers):
+            return Change(before, answers[0], time.monotonic() - began, refusal)
+    what = "no refusal of the broken rule" if refused else "the saved rule was not live"
+    raise Ended(f"{what} after {PATIENCE_S:.0f} s; {log}: {refusal}", CANNOT_RUN)
 
 
 def _refusal(log: Path, at: int) -> str:

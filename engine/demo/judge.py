@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,23 +82,13 @@ def scheme_lines(payments: Sequence[Judged]) -> list[SchemeLine]:
         *((name, "fraud") for name in FRAUD_SCHEMES), (HELD_OUT_SCHEME, "held out"),
         *((name, "abuse") for name in ABUSE_SCHEMES),
     ]  # fmt: skip
-    return [_scheme(name, kind, [one for one in payments if one.scheme == name]) for name, kind in kinds]
-
-
-def _scheme(name: str, kind: str, payments: Sequence[Judged]) -> SchemeLine:
-    return SchemeLine(
-        name, kind, len(payments), sum(one.tier >= Tier.MEDIUM for one in payments),
-        sum(one.tier >= Tier.HIGH for one in payments), sum(one.action >= Action.REVIEW for one in payments),
-    )  # fmt: skip
-
-
-def recall_by_kind(lines: Iterable[SchemeLine]) -> dict[str, tuple[int, int]]:
-    """fraud, held out, abuse → payments that were raised to MEDIUM or HIGH, and all."""
-    found: dict[str, tuple[int, int]] = {}
-    for line in lines:
-        raised, payments = found.get(line.kind, (0, 0))
-        found[line.kind] = raised + line.raised, payments + line.payments
-    return found
+    lines = []
+    for name, kind in kinds:
+        own = [one for one in payments if one.scheme == name]
+        raised, high = (sum(one.tier >= tier for one in own) for tier in (Tier.MEDIUM, Tier.HIGH))
+        held = sum(one.action >= Action.REVIEW for one in own)
+        lines.append(SchemeLine(name, kind, len(own), raised, high, held))
+    return lines
 
 
 def false_alarms(payments: Sequence[Judged]) -> tuple[int, int, list[tuple[str, int]]]:

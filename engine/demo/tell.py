@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -112,50 +112,40 @@ def change(console: Console, happened: Change) -> None:
 
 def tiers(console: Console, lines: Sequence[judge.TierLine]) -> None:
     """Precision and recall by tier."""
-    table = _table("tier", "payments", "fraud", "abuse", "honest", "precision", "recall")
-    for line in lines:
-        counts = (line.fraud + line.abuse + line.good, line.fraud, line.abuse, line.good)
-        table.add_row(
-            Text(line.tier.name, COLOURS[line.tier.name]), *(f"{count:,}" for count in counts),
-            *(_share(value) if line.tier > Tier.LOW else "" for value in (line.precision, line.recall)),
-        )  # fmt: skip
-    _framed(console, table)
+    _table(console, ("tier", "payments", "fraud", "abuse", "honest", "precision", "recall"), [
+        (Text(line.tier.name, COLOURS[line.tier.name]), line.fraud + line.abuse + line.good, line.fraud, line.abuse,
+         line.good, *(_share(value) if line.tier > Tier.LOW else "" for value in (line.precision, line.recall)))
+        for line in lines
+    ])  # fmt: skip
 
 
 def actions(console: Console, counted: Mapping[Action, Mapping[str, int]]) -> None:
     """What was answered, by truth."""
-    table = _table("action", "payments", "fraud", "abuse", "honest")
-    for action, labels in counted.items():
-        counts = [labels.get(label, 0) for label in ("fraud", "abuse", "good")]
-        table.add_row(Text(action.name, COLOURS[action.name]), *(f"{count:,}" for count in (sum(counts), *counts)))
-    _framed(console, table)
+    _table(console, ("action", "payments", "fraud", "abuse", "honest"), [
+        (Text(action.name, COLOURS[action.name]), sum(labels.values()),
+         *(labels.get(label, 0) for label in ("fraud", "abuse", "good")))
+        for action, labels in counted.items()
+    ])  # fmt: skip
 
 
 def schemes(console: Console, lines: Sequence[judge.SchemeLine]) -> None:
     """Recall by scheme; the held-out one and abuse stand apart."""
-    table = _table("scheme", "payments", "MEDIUM or HIGH", "HIGH", "held or declined")
-    kind = ""
-    for line in lines:
-        if line.kind != kind and kind:
-            table.add_section()
-        kind = line.kind
-        name = f"{line.scheme}{' (held out)' if kind == 'held out' else ' (abuse)' if kind == 'abuse' else ''}"
-        table.add_row(
-            name.replace("_", " "), f"{line.payments:,}",
-            *(_of(count, line.payments) for count in (line.raised, line.high, line.held)),
-        )  # fmt: skip
-    _framed(console, table)
+    rows: list[Sequence[RenderableType | int]] = []
+    for before, line in zip([lines[0], *lines], lines, strict=False):
+        if line.kind != before.kind:
+            rows.append(())
+        name = line.scheme.replace("_", " ") + ("" if line.kind == "fraud" else f" ({line.kind})")
+        rows.append((name, line.payments, *(_of(n, line.payments) for n in (line.raised, line.high, line.held))))
+    _table(console, ("scheme", "payments", "MEDIUM or HIGH", "HIGH", "held or declined"), rows)
 
 
 def speeds(console: Console, phases: Mapping[str, Phase]) -> None:
     """Throughput and latency of each phase."""
-    table = _table("phase", "calls", "of them Decide", "calls a second", "Decide p50", "Decide p99")
-    for name, phase in phases.items():
-        table.add_row(
-            name, f"{phase.sent:,}", f"{len(phase.decide_s):,}", f"{phase.sent / phase.seconds:,.0f}",
-            f"{phase.percentile_ms(0.50):.1f} ms", f"{phase.percentile_ms(0.99):.1f} ms",
-        )  # fmt: skip
-    _framed(console, table)
+    _table(console, ("phase", "calls", "of them Decide", "calls a second", "Decide p50", "Decide p99"), [
+        (name, phase.sent, len(phase.decide_s), f"{phase.sent / phase.seconds:,.0f}",
+         *(f"{phase.percentile_ms(share):.1f} ms" for share in (0.5, 0.99)))
+        for name, phase in phases.items()
+    ])  # fmt: skip
     say(console, f"Server and caller shared the {os.cpu_count()} cores of this machine.", "dim")
 
 
@@ -164,16 +154,16 @@ def oddities(found: Sequence[tuple[str, int]]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in found[:SHOWN])
 
 
-def _table(first: str, *others: str) -> Table:
+def _table(console: Console, names: Sequence[str], rows: Iterable[Sequence[RenderableType | int]]) -> None:
+    """A table between two blank lines; an empty row is a line."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(first)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _framed(console: Console, table: Table) -> None:
-    """A table between two blank lines."""
+    for name in names:
+        table.add_column(name, justify="right" if table.columns else "left")
+    for row in rows:
+        if row:
+            table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
+        else:
+            table.add_section()
     console.print()
     _put(console, table)
     console.print()
