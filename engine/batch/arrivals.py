@@ -72,22 +72,15 @@ class Arrivals:
         skipped, cleaner = self.bound.skipped, self.cleaner
         for chunk in self.source.chunks(cleaner.columns):
             self._note(chunk)
-            for row in self._spelled(chunk.rows) if cleaner.active else chunk.rows:
+            for row in cleaner.passing(chunk.rows, self._put_away) if cleaner.active else chunk.rows:
                 reason = skipped(row)
                 if reason:
                     self.skipped[reason] = self.skipped.get(reason, 0) + 1
                 else:
                     yield cleaner.filled(row) if cleaner.active else row
 
-    def _spelled(self, rows: list[Row]) -> Iterator[Row]:
-        for row in rows:
-            try:
-                spelled = self.cleaner.spelled(row)
-            except ValueError as problem:
-                self.quarantine.add(row[0], row[1], [Violation("clean", str(problem))])
-                continue
-            if spelled is not None:
-                yield spelled
+    def _put_away(self, row: Row, why: str) -> None:
+        self.quarantine.add(row[0], row[1], [Violation("clean", why)])
 
     def _note(self, chunk: Chunk) -> None:
         self.rows += len(chunk.rows) + len(chunk.unreadable)

@@ -48,17 +48,17 @@ class Bound:
     columns: tuple[str, ...]
     document: Callable[[Row], dict[str, Any]]
     """One row's document without lists and amount; raises InvalidInput with every field that can't be read."""
-    skipped: Callable[[Row], str]
+    skipped: Callable[[Row], str] = lambda _: ""
     """The reason why a row is left out on purpose, or ""."""
-    group: Callable[[Row], str] | None
-    lists: tuple[str, ...]
+    group: Callable[[Row], str] | None = None
+    lists: tuple[str, ...] = ()
     """Fields that gather one entry from each row of a group."""
-    line: Callable[[Row], tuple[Any, ...] | None]
+    line: Callable[[Row], tuple[Any, ...] | None] = lambda _: None
     """One row's entries for `lists`; None when it has none of them, ValueError when it has only some."""
-    amount: Callable[[Row], Decimal | None] | None
-    minor: Callable[[Decimal, str], int]
+    amount: Callable[[Row], Decimal | None] | None = None
+    minor: Callable[[Decimal, str], int] = lambda amount, _: int(amount)
     """Exact amount (summed over a group) and currency → minor units."""
-    outcomes: Callable[[Row, str, int], list[dict[str, Any]]]
+    outcomes: Callable[[Row, str, int], list[dict[str, Any]]] = lambda row, event_id, time_us: []
     """Row, event id, event time → outcome documents."""
 
 

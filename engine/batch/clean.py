@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,10 @@ class Cleaner:
             for chunk in self.source.chunks(names):
                 repeats.add([row[0] for row in chunk.rows], [row[2:] for row in chunk.rows])
             self._dropped = {row for row, _ in repeats}
-        ranks = [self._ranks(spec, n) for n, spec in enumerate(clean.columns)]
+        ranks = [
+            Ranks(self.workdir, f"ranks-{n}") if spec.missing == "median" or spec.outliers else None
+            for n, spec in enumerate(clean.columns)
+        ]
         if any(each is not None for each in ranks):
             self._learn(ranks, skipped, told)
         self._fill = [
@@ -82,6 +85,17 @@ class Cleaner:
             except ValueError as problem:
                 raise ValueError(f"column `{name}` {problem}") from None
         return tuple(held)
+
+    def passing(self, rows: Iterable[Row], refused: Callable[[Row, str], object]) -> Iterator[Row]:
+        """The rows as `spelled` gives them; `refused` is told of each that can't be, and why."""
+        for row in rows:
+            try:
+                spelled = self.spelled(row)
+            except ValueError as problem:
+                refused(row, str(problem))
+                continue
+            if spelled is not None:
+                yield spelled
 
     def filled(self, row: Row) -> Row:
         """The row without gaps and extremes, as far as declared."""
@@ -163,14 +177,12 @@ class Cleaner:
 
     # --- what is usual -----------------------------------------------------------------------------------------------
 
-    def _ranks(self, spec: CleanColumn, number: int) -> Ranks | None:
-        return Ranks(self.workdir, f"ranks-{number}") if spec.missing == "median" or spec.outliers else None
-
     def _learn(self, ranks: Sequence[Ranks | None], skipped: Callable[[Row], str], told: Told) -> None:
         """Take in the numbers of all rows that will become events."""
         rows = 0
         for chunk in self.source.chunks(self.columns):
-            for row in self._kept(chunk.rows, skipped):
+            passing = self.passing(chunk.rows, lambda row, why: None)
+            for row in (row for row in passing if not skipped(row)):
                 for spec, each in zip(self.mapping.clean.columns, ranks, strict=True):
                     number = self._number(spec, row) if each is not None else None
                     if each is not None and number is not None:
@@ -179,15 +191,6 @@ class Cleaner:
                             each.add(f"={row[self.places[spec.median_by]]}", number)
             rows += len(chunk.rows)
             told("looking for what is usual", rows, chunk.bytes_done)
-
-    def _kept(self, rows: Sequence[Row], skipped: Callable[[Row], str]) -> Iterator[Row]:
-        for row in rows:
-            try:
-                spelled = self.spelled(row)
-            except ValueError:
-                continue
-            if spelled is not None and not skipped(spelled):
-                yield spelled
 
     def _number(self, spec: CleanColumn, row: Sequence[Any]) -> float | None:
         value = row[self.places[spec.name]]

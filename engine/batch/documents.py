@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping as Lookups
 from dataclasses import replace
-from decimal import Decimal
-from typing import Any
 
-from engine.batch.bind import Bound, Row, bind
+from engine.batch.bind import Bound, bind
 from engine.batch.declared import Constant, FileFormat, Mapping, Moment
 from engine.batch.read import DOCUMENT
 from engine.language.diagnostics import Position
@@ -36,21 +34,4 @@ def bound_to(mapping: Mapping, schema: Lookups[str, str] | None) -> Bound:
     return _WHOLE if mapping.format.format == DOCUMENT else bind(mapping, schema)
 
 
-def _document(row: Row) -> dict[str, Any]:
-    found = row[3]
-    assert isinstance(found, dict)
-    return found
-
-
-def _no_outcomes(row: Row, event_id: str, time_us: int) -> list[dict[str, Any]]:
-    return []
-
-
-def _minor(amount: Decimal, currency: str) -> int:
-    raise AssertionError("documents carry their amounts themselves")
-
-
-_WHOLE = Bound(
-    columns=_COLUMNS, document=_document, skipped=lambda _: "", group=None, lists=(), line=lambda _: None,
-    amount=None, minor=_minor, outcomes=_no_outcomes,
-)  # fmt: skip
+_WHOLE = Bound(_COLUMNS, lambda row: row[3])
