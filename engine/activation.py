@@ -7,10 +7,11 @@ it. Either way every worker follows the newest activation, so `rollback` and `ac
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -37,11 +38,32 @@ def awaits(live: Activation) -> str:
     return f"{live.digest[:12]} goes live as soon as the keeper has derived its log columns from the journal"
 
 
+Test = Callable[[Path, Callable[[], bool]], str]
+"""What the tests of a policy's folder say, in words; PolicyError when that is not what is asked for. "" where nothing
+is asked for, or where nobody wants to know any more when its turn has come."""
+NAMED = 10
+"""So many tests that fail are named."""
+
+
+def verdict(report: Mapping[str, Any], needs: str) -> str:
+    """What the report of tests (`arbiter rules test --json`) says, in words; PolicyError when it needs to say more."""
+    failed, uncovered = report["failed"], report["uncovered"]
+    if failed:
+        lines = [f"{len(failed)} of {report['cases']} tests fail; `arbiter rules test` shows why"]
+        lines += [f"  {one['place']}: {one['name']}" for one in failed[:NAMED]]
+        raise PolicyError("\n".join([*lines, *(["  …"] if failed[NAMED:] else [])]))
+    if uncovered and needs == "coverage":
+        raise PolicyError(
+            f"no test hits and misses {', '.join(uncovered)}; add such tests, or set activation_needs: tests"
+        )
+    return f"{report['cases']} passed" if report["cases"] else ""
+
+
 class Activations:
     """The way from a folder or a bundle to a live program, over what the journal knows of programs."""
 
-    def __init__(self, store: Programs, load: Load, rules: Path) -> None:
-        self.store, self.load, self._rules = store, load, rules
+    def __init__(self, store: Programs, load: Load, rules: Path, test: Test = lambda folder, wanted: "") -> None:
+        self.store, self.load, self._rules, self._test = store, load, rules, test
         self._log = structlog.get_logger()
 
     def draft(self, folder: Path | None = None, author: str = ON_SAVE, reason: str = "saved") -> tuple[Program, Bundle]:
@@ -58,6 +80,18 @@ class Activations:
         named = program.policy.settings.models
         models = {kind: f"{named.get(kind, kind)} {model.digest}" for kind, model in program.models.items()}
         return program, Bundle(program.digest, policy, files, models, author, reason, now_us(), "")
+
+    def tested(self, bundle: Bundle) -> Bundle:
+        """The folder's bundle with what its tests say, if it is not live yet; PolicyError when it must not go live."""
+
+        def wanted() -> bool:
+            live = self.store.newest()
+            return live is None or live.digest != bundle.digest
+
+        said = self._test(self._rules, wanted) if wanted() else ""
+        if said and digest_of(read_files(self._rules)) != bundle.policy:
+            raise PolicyError(f"{self._rules} was changed while its tests ran; it is read again at the next change")
+        return replace(bundle, tests=said)
 
     def bundle(self, digest: str) -> Bundle:
         """The bundle whose digest begins so; NotFound when there is none, or more than one."""
@@ -85,10 +119,14 @@ class Activations:
         if live is not None and (live.explicit or self._went_back(live)):
             self._tell_of_draft(live)
             return self.of(self.bundle(live.digest)), live
+        loads = False
         try:
             program, bundle = self.draft(reason="the start of a server")
+            loads = True
+            if program.policy.settings.activation == ON_SAVE:
+                bundle = self.tested(bundle)
         except (PolicyError, ModelError) as problem:
-            if live is None or not self.workers():
+            if live is None or not (loads or self.workers()):
                 raise
             # A worker takes the place of another: a broken file must not keep it from what is live.
             self._log.error("policy refused, the live one stays", live=live.digest, reason=str(problem))

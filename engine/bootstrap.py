@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from engine.activation import Activations, now_us
+import orjson
+
+from engine.activation import Activations, now_us, verdict
 from engine.bulk import backfill, replay
 from engine.errors import NotFound, PolicyError
 from engine.explaining import Explainers, Follower
@@ -25,6 +31,9 @@ from engine.review.desk import Desk
 from engine.review.related import AT_ONCE, Related
 from engine.runtime import EventClock, Runtime, WallClock
 from engine.settings import Settings, hash_key
+
+TESTS_S = 60
+"""The tests of a saved policy may take so long."""
 
 
 class Silence:
@@ -79,7 +88,28 @@ def open_activations(settings: Settings, journal: SqliteJournal, *, with_models:
             rules, settings.models, identity, with_models=with_models, in_service=rules == settings.rules
         )
 
-    return Activations(journal.programs, load, settings.rules)
+    return Activations(journal.programs, load, settings.rules, partial(_tests, settings))
+
+
+def _tests(settings: Settings, folder: Path, wanted: Callable[[], bool]) -> str:
+    """What the tests of a saved policy say, if they are asked for; run one at a time, in a process that gives way."""
+    if settings.activation_needs in {None, "nothing"}:
+        return ""
+    code = "import os; os.nice(10); from engine.cli import main; main()"
+    command = [sys.executable, "-P", "-c", code, "rules", "test", "--json", "--folder", str(settings.folder)]
+    command += ["--rules", str(folder), "--models", str(settings.models), "--state", str(settings.state)]
+    environment = {**os.environ, "ARBITER_HASH_KEY_FILE": str(settings.hash_key_file)}
+    try:
+        with (settings.state / "tests.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not wanted():  # another worker was first
+                return ""
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=TESTS_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise PolicyError(f"its tests take more than {TESTS_S} s; `arbiter policy activate` waits for them") from None
+    if not done.stdout:
+        raise PolicyError(f"its tests can't be run: {done.stderr.decode(errors='replace').strip()}")
+    return verdict(orjson.loads(done.stdout), str(settings.activation_needs))
 
 
 def open_programs(settings: Settings, journal: SqliteJournal) -> Callable[[str], Program]:

@@ -89,6 +89,9 @@ class Runtime:
         self._live: Activation | None = None
         self._since_us, self._problem = 0, ""
         """Since when it decides with its program, and why it could not take another."""
+        self._saved: asyncio.Task[bool] | None = None
+        """A saved policy on its way, whose tests may take a while; meanwhile what others activate is followed."""
+        self._turn = asyncio.Lock()
         self._going: asyncio.Task[None] | None = None
         self._awaited: Activation | None = None
         """What waits for other columns in the profiles, and for which activation."""
@@ -143,11 +146,11 @@ class Runtime:
 
     async def close(self) -> None:
         """Finish settlements, commit what is queued, release everything."""
-        for task in self._tasks:
+        for task in (*self._tasks, *([self._saved] if self._saved else [])):
             task.cancel()
         if self._going is not None and not self.profiles.moved():
             self._going.cancel()
-        await asyncio.gather(*self._tasks, *([self._going] if self._going else []), return_exceptions=True)
+        await asyncio.gather(*self._tasks, *filter(None, (self._going, self._saved)), return_exceptions=True)
         if self._pipeline is not None:
             self.profiles.give_up()
             await self._pipeline.drain()
@@ -234,13 +237,16 @@ class Runtime:
         it can't be used or something else was activated meanwhile."""
         try:
             program, bundle = await asyncio.to_thread(self._activations.draft)
-            last = self._awaited or self._live
-            after = last.seq if last else None
-            activation = await asyncio.to_thread(self._activations.go_live, program, bundle, after)
-            if activation is not None:
-                await self._swap(program, activation)
-            return activation is not None
+            bundle = await asyncio.to_thread(self._activations.tested, bundle)
+            async with self._turn:
+                last = self._awaited or self._live
+                after = last.seq if last else None
+                activation = await asyncio.to_thread(self._activations.go_live, program, bundle, after)
+                if activation is not None:
+                    await self._swap(program, activation)
+                return activation is not None
         except ArbiterError as problem:
+            self._problem = f"the saved policy is a draft: {problem}"
             self._log.error("policy refused, the live one stays", live=self.program_digest, reason=str(problem))
             return False
 
@@ -339,13 +345,14 @@ class Runtime:
         while True:
             await asyncio.sleep(WATCH_S)
             now = self._signature()
-            if now != seen and self.pipeline.live.program.policy.settings.activation == "on_save":
-                seen = now
-                await self.reload()
+            busy = self._saved is not None and not self._saved.done()
+            if now != seen and not busy and self.pipeline.live.program.policy.settings.activation == "on_save":
+                seen, self._saved = now, asyncio.create_task(self.reload())
             with contextlib.suppress(Unavailable):
                 newest = self._activations.store.newest()
                 if newest is not None and newest not in (self._live, self._awaited) and not self._waits(newest):
-                    await self._take(newest)
+                    async with self._turn:
+                        await self._take(newest)
                 elif self._live and (self._going is None or self._going.done()) and self.profiles.moved():
                     self._await_columns(self.pipeline.live.program, self._live)
 

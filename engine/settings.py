@@ -62,10 +62,10 @@ class Settings(BaseModel):
     hash_key_file: Path = Field(
         Path(), description="file of the secret key of profile keys, made once; unset is hash.key in the state folder"
     )
-    activation_needs: Literal["nothing", "tests", "coverage"] = Field(
-        "tests",
-        description="what `policy activate` asks of a folder: nothing, that its tests pass, or also a hit and a miss "
-        "of each enforced rule",
+    activation_needs: Literal["nothing", "tests", "coverage", None] = Field(
+        None,
+        description="what a policy needs to go live: nothing, that its tests pass, or also a hit and a miss of each "
+        "enforced rule; unset asks `policy activate` for tests, and a saved file for nothing",
     )
     reflection: bool | None = Field(None, description="gRPC reflection; unset is on for loopback only")
 

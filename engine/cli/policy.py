@@ -8,14 +8,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import click
 
-from engine.activation import Activations, awaits
+from engine.activation import Activations, awaits, verdict
 from engine.batch.rule_tests import run_tests
 from engine.bootstrap import open_activations, open_stores
 from engine.cli.endings import BAD_INPUT, PROBLEMS, Ended
+from engine.cli.findings import report_as_json
 from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.errors import ModelError, PolicyError
 from engine.explanation import moment
@@ -55,6 +57,8 @@ def list_command(every: bool, folder: Path, **flags: Any) -> None:
             click.echo("nothing was live yet")
         for worker in activations.workers():
             click.echo(f"worker {worker.id} has {worker.program[:12]} since {moment(worker.since_us)}")
+            if worker.problem:
+                click.echo(indent(worker.problem, "    "))
 
 
 @arbiter_command("show", """
@@ -116,8 +120,8 @@ def diff_command(old: str, new: str | None, folder: Path, **flags: Any) -> None:
 def activate_command(policy: str | None, reason: str, author: str, folder: Path, **flags: Any) -> None:
     """Make a policy live in every worker: the folder's, another folder's, or the bundle with this digest.
 
-    It must load without a mistake, and a folder's tests must pass (the setting activation_needs). Waits until every
-    worker has it.
+    It must load without a mistake, and a folder's tests must pass (the setting activation_needs asks for less or more).
+    Waits until every worker has it.
 
     Exit code 1 when it has mistakes, or when a worker does not have it after 5 seconds; both are named.
     """
@@ -126,7 +130,7 @@ def activate_command(policy: str | None, reason: str, author: str, folder: Path,
         name = policy or str(settings.rules)
         program, bundle = _program(activations, name)
         if Path(name).is_dir():
-            bundle = replace(bundle, tests=_tested(program, Path(name), settings.activation_needs))
+            bundle = replace(bundle, tests=_tested(program, Path(name), settings.activation_needs or "tests"))
         _go_live(activations, program, replace(bundle, author=author, reason=reason))
 
 
@@ -222,15 +226,10 @@ def _tested(program: Program, folder: Path, needs: str) -> str:
     """What the tests of a folder say, in words; Ended when they don't say what the setting asks for."""
     if needs == "nothing":
         return ""
-    report = run_tests(program, folder)
-    if not report.passed:
-        names = ", ".join(sorted({failed.case.name for failed in report.failed}))
-        failed = f"{len(report.failed)} of {report.cases} tests fail: {names}"
-        raise Ended(f"{failed}\nnothing was activated; `arbiter rules test` shows why", PROBLEMS)
-    if report.uncovered and needs == "coverage":
-        words = f"no test hits and misses {', '.join(report.uncovered)}; nothing was activated"
-        raise Ended(f"{words}\nadd such tests, or set activation_needs: tests", PROBLEMS)
-    return f"{report.cases} passed" if report.cases else ""
+    try:
+        return verdict(report_as_json(run_tests(program, folder)), needs)
+    except PolicyError as problem:
+        raise Ended(f"{problem}\nnothing was activated", PROBLEMS) from problem
 
 
 def _go_live(activations: Activations, program: Program, bundle: Bundle, origin: int = 0) -> None:

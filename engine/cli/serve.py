@@ -28,7 +28,7 @@ def _option(name: str) -> Callable[..., Any]:
     if bool in kinds:
         return click.option(f"--{flag}/--no-{flag}", name, default=None, help=text)
     if isinstance(kinds[0], str):
-        return click.option(f"--{flag}", name, type=click.Choice(kinds), help=text)
+        return click.option(f"--{flag}", name, type=click.Choice([kind for kind in kinds if kind]), help=text)
     metavar = "NUMBER" if kinds[0] in (int, float) else "PATH" if Path in kinds else "TEXT"
     return click.option(f"--{flag}", name, metavar=metavar, help=text)
 

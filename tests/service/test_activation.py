@@ -178,6 +178,35 @@ async def test_a_broken_file_does_not_keep_a_worker_from_taking_anothers_place(t
         await open_engine(settings).start()
 
 
+async def test_a_saved_policy_whose_tests_fail_stays_a_draft(tmp_path: Path) -> None:
+    """Where the setting asks for it: the log and the list of workers name the failing case; mended, it goes live."""
+    settings = made(tmp_path, False, activation_needs="tests")
+    event = "{user.id: u1, device.id: d1, card.token: c1, txn.amount_minor: 50000, txn.currency: EUR}"
+    (tmp_path / "rules" / "tests").mkdir()
+    (tmp_path / "rules" / "tests" / "large.yaml").write_text(
+        f"cases:\n  - {{name: large, event: {event}, expect: {{action: ALLOW}}}}\n"
+    )
+    engine = open_engine(settings)
+    await engine.start()
+    old = engine.program_digest
+    change(tmp_path, "large: 500", "large: 10")
+    with structlog.testing.capture_logs() as logs:
+        await until(lambda: any("1 of 1 tests fail" in line.get("reason", "") for line in logs))
+    assert "tests/large.yaml:2:12: large" in str(logs)
+    assert engine.program_digest == old
+    told = ""
+    while "tests/large.yaml:2:12: large" not in told:
+        told = (await call(settings, "list")).stdout
+    other = open_engine(settings)
+    await other.start()
+    assert other.program_digest == old
+    await other.close()
+    change(tmp_path, "large: 10", "large: 600")
+    await until(lambda: engine.program_digest != old)
+    assert "tests   1 passed" in (await call(settings, "show")).stdout
+    await engine.close()
+
+
 async def test_a_file_that_is_gone_while_it_is_read_is_a_policy_that_can_not_be_used(tmp_path: Path) -> None:
     """The live policy stays, and the next save is taken."""
     settings = made(tmp_path, False, clock="event")

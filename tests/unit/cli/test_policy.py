@@ -87,7 +87,10 @@ def test_a_policy_whose_tests_fail_is_not_activated(call, shop):
     (shop / "rules" / "tests" / "large.yaml").write_text(case)
     change(shop, "large: 450", "large: 600")
     done = call("policy", "activate", "--folder", shop, "--reason", "higher")
-    assert (done.exit_code, "1 of 1 tests fail: large" in done.stderr) == (1, True), done.output
+    assert (done.exit_code, "1 of 1 tests fail" in done.stderr and "large.yaml:2:12: large" in done.stderr) == (
+        1,
+        True,
+    ), done.output
     change(shop, "large: 600", "large: 400")
     assert call("policy", "activate", "--folder", shop, "--reason", "lower").exit_code == 0
     assert "tests   1 passed" in call("policy", "show", "--folder", shop).stdout
