@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
-import time
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from engine.cli.show import COLOURS
 from engine.explanation import moment
 from engine.language import parse_duration_us
 from engine.review.desk import OUTCOME_OF, CaseView
+from engine.schema import FIELDS
 from engine.values import Action, ReviewCase
 
 STATES = ("open", "waiting", "taken", "decided")
@@ -47,7 +47,7 @@ def list_command(which: str, limit: int, as_json: bool, folder: Path, **flags: A
     """List cases: first what should be looked at first, of decided ones the newest."""
     with at_the_desk(settings_of(folder, flags)) as desk:
         cases, more = desk.cases(which, limit)
-    now_us = time.time_ns() // 1000
+        now_us = desk.now_us()
     if as_json:
         _write([_document(case, now_us) for case in cases])
         return
@@ -55,7 +55,9 @@ def list_command(which: str, limit: int, as_json: bool, folder: Path, **flags: A
     for name in ("case", "priority", "loss", "due", "who"):
         table.add_column(name, justify="right" if name in {"priority", "loss"} else "left")
     for case in cases:
-        amounts = (f"{case.priority(now_us):,.2f}" if not case.action else "", f"{case.loss:,.2f} {case.currency}")
+        priority = case.priority(now_us)
+        shown = f"{priority:,.2f}" if priority < 1e6 else f"{priority:.0e}"
+        amounts = ("" if case.action else shown, f"{case.loss:,.2f} {case.currency}")
         table.add_row(case.id, *amounts, moment(case.due_us), _who(case, now_us))
     output().print(table if cases else f"no case is {which}")
     if more:
@@ -77,7 +79,7 @@ def show_command(case: str, by: str, as_json: bool, folder: Path, **flags: Any) 
     """
     with at_the_desk(settings_of(folder, flags)) as desk:
         view = asyncio.run(desk.view(case, by))
-    now_us = time.time_ns() // 1000
+        now_us = desk.now_us()
     if as_json:
         shown = {
             "event": _fields(view),
@@ -165,10 +167,11 @@ def decide_command(
 @place_options
 def stats_command(since: str, as_json: bool, folder: Path, **flags: Any) -> None:
     """Say how the desk is doing."""
-    span_us, now_us = parse_duration_us(since), time.time_ns() // 1000
+    span_us = parse_duration_us(since)
     if not span_us:
         raise click.BadParameter(f"{since!r} is not a duration such as 24h or 7d", param_hint="--since")
     with at_the_desk(settings_of(folder, flags)) as desk:
+        now_us = desk.now_us()
         figures = desk.figures(now_us - span_us)
     if as_json:
         _write(asdict(figures))
@@ -210,7 +213,9 @@ def _show(view: CaseView, now_us: int, console: Console) -> None:
 
 
 def _fields(view: CaseView) -> dict[str, Any]:
-    return {name: value for name, value in view.event.fields.items() if name != "attributes"}
+    return {
+        name: moment(value) if FIELDS[name].type == "timestamp" else value for name, value in view.event.fields.items()
+    }
 
 
 def _who(case: ReviewCase, now_us: int) -> str:

@@ -76,7 +76,7 @@ class Desk:
         now_us: Callable[[], int],
     ) -> None:  # fmt: skip
         self._journal, self._queue, self._profiles = journal, journal.reviews, profiles
-        self._program, self._related, self._now_us = program, related, now_us
+        self._program, self._related, self.now_us = program, related, now_us
 
     def case(self, case_id: str) -> ReviewCase:
         """A case, or `NotFound`."""
@@ -94,19 +94,19 @@ class Desk:
             found = self._queue.decided(limit, place)
         else:
             held = {"open": None, "waiting": False, "taken": True}[state]
-            found = self._queue.open(limit, self._now_us(), held, place)
+            found = self._queue.open(limit, self.now_us(), held, place)
         last = found[-1] if len(found) == limit else None
         return found, f"{last.decided_us if last.action else last.rank!r}|{last.id}" if last else ""
 
     def figures(self, since_us: int = 0) -> DeskFigures:
         """How the desk is doing; what was decided since a time, else within a day."""
-        now_us = self._now_us()
+        now_us = self.now_us()
         return self._queue.figures(now_us, since_us or now_us - DAY_US)
 
     async def take(self, by: str, case_id: str = "") -> ReviewCase:
         """Take a case, or the one to be looked at first; one's own is taken for longer."""
         _check(by)
-        now_us, lease_us = self._now_us(), self._program().policy.settings.review.lease_us
+        now_us, lease_us = self.now_us(), self._program().policy.settings.review.lease_us
 
         def make() -> list[Record]:
             case = self.case(case_id) if case_id else next(iter(self._queue.open(1, now_us, held=False)), None)
@@ -130,7 +130,7 @@ class Desk:
     async def note(self, by: str, case_id: str, text: str) -> ReviewCase:
         """Write something down; nobody needs to have the case for that."""
         _check(by, text, "text")
-        now_us = self._now_us()
+        now_us = self.now_us()
         make = lambda: [_step(self.case(case_id), "note", by, now_us, text=text)]  # noqa: E731  a step like the others
         await asyncio.to_thread(self._queue.append, make)
         return self.case(case_id)
@@ -143,7 +143,7 @@ class Desk:
         if by:
             _check(by)
             shown = [one.event.id for one in related]
-            look = _step(case, "look", by, self._now_us(), shown=shown)
+            look = _step(case, "look", by, self.now_us(), shown=shown)
             await asyncio.to_thread(self._queue.append, lambda: [look])
         told = await self._told(case_id)
         return CaseView(case, event_of(stored.record), decision_of(stored), steps, related, told)
@@ -153,7 +153,7 @@ class Desk:
         _check(by, text, "reason")
         if action not in FINDINGS:
             raise InvalidInput([Violation("action", "must be ALLOW or DECLINE")])
-        case, now_us = self.case(case_id), self._now_us()
+        case, now_us = self.case(case_id), self.now_us()
         told = OUTCOME_OF[finding] if finding else FINDINGS[action]
         records, changes = await self._verdict(case, "decide", by, action, text, told)
 
@@ -172,7 +172,7 @@ class Desk:
 
     async def time_out(self, most: int = 100) -> int:
         """Let the policy decide what nobody looked at in time; returns how many."""
-        now_us, count = self._now_us(), 0
+        now_us, count = self.now_us(), 0
         for case in self._queue.late(now_us, most):
             text = "nobody looked at it in time"
             records, changes = await self._verdict(case, "timeout", POLICY, case.timeout_action, text, "")
@@ -188,7 +188,7 @@ class Desk:
 
     async def _append(self, case_id: str, by: str, step: Callable[[ReviewCase, int], Record]) -> None:
         """A step that only who has the case may take."""
-        now_us = self._now_us()
+        now_us = self.now_us()
 
         def make() -> list[Record]:
             case = self.case(case_id)
@@ -203,7 +203,7 @@ class Desk:
         self, case: ReviewCase, step: str, by: str, action: Action, text: str, told: str
     ) -> tuple[list[Record], list[Change]]:
         """The records of a decision with the notice that it sends, and what they change in profiles."""
-        stored, program, now_us = await self._stored(case.id), self._program(), self._now_us()
+        stored, program, now_us = await self._stored(case.id), self._program(), self.now_us()
         event = event_of(stored.record)
         changes: list[Change] = []
         if action is Action.DECLINE and event.kind == "payment":
