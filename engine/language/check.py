@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from engine.language.diagnostics import Diagnostics, Position
-from engine.language.expression import Logic, Node, parse
+from engine.language.expression import Logic, Node
 from engine.language.lexer import SyntaxMistake
+from engine.language.parser import parse
 from engine.language.quantities import ExpressionError
 from engine.language.resolve import resolve
 from engine.language.types import Type, fits, parse_type

@@ -14,8 +14,9 @@ from typing import Any
 
 from engine.language import expression as ast
 from engine.language.check import Checked
-from engine.language.expression import Node, parse
+from engine.language.expression import Node
 from engine.language.operators import MISSING, binary, find, item, kind_of, listed, make_map, negative
+from engine.language.parser import parse
 from engine.language.quantities import (
     INT_MAX,
     INT_MIN,

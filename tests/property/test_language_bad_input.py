@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.language import Diagnostics, ExpressionError, Snippet, check, evaluate_expression, parse_yaml
-from engine.language.expression import parse
 from engine.language.lexer import SyntaxMistake
+from engine.language.parser import parse
 from tests.unit.language.mistakes import report
 from tests.unit.language.strategies import SCHEMA, conditions
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.language import UInt
-from engine.language.expression import Binary, Call, Conditional, Literal, Logic, Macro, Node, Select, Unary, parse
+from engine.language.expression import Binary, Call, Conditional, Literal, Logic, Macro, Node, Select, Unary
 from engine.language.lexer import MAX_LENGTH, SyntaxMistake
+from engine.language.parser import parse
 
 
 def shape(node: Node) -> str:

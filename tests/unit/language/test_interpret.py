@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from engine.language import UNKNOWN, ExpressionError, Failure, Schema, UInt, check_text, evaluate, outcome
-from engine.language.expression import parse
 from engine.language.interpret import evaluate_expression, to_row
 from engine.language.lexer import SyntaxMistake
+from engine.language.parser import parse
 from engine.language.quantities import Timestamp
 from engine.values import Result
 
