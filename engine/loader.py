@@ -32,6 +32,12 @@ STANDING_TYPES: Mapping[str, str] = {
     "event.lists": "list(string)",
 }  # fmt: skip
 """What rules may read beside event fields, features and signals."""
+_OF_FEATURES = (
+    r"unknown name `(?!param\.|signal\.|scorecard\.)",
+    "no feature or field is called",
+    "outcomes can't put",
+)
+"""Mistakes that follow when no feature is known."""
 
 
 P = ParamSpec("P")
@@ -65,14 +71,20 @@ def load_program(
     were retired; what was live once still needs them.
     """
     diagnostics = diagnostics or Diagnostics()
-    reader = PolicyReader.of(rules, diagnostics)
+    reader, doubt = PolicyReader.of(rules, diagnostics), diagnostics.doubt
+    doubt("reasons.yaml", "unknown reason", nothing_known=not reader.reasons.known)
     settings = reader.settings()
+    doubt("policy.yaml", r"unknown name `param\.", ".* is not a parameter", nothing_known=not settings.parameters)
+    doubt("labels.yaml", "rate needs `outcome`", nothing_known=not settings.fraud_outcomes)
     features = load_features(rules / "features.yaml", "features.yaml", settings.fraud_outcomes, diagnostics)
     types = event_types() | features.types
+    doubt("features.yaml", *_OF_FEATURES, nothing_known=not features.names)
     plan = load_patterns(rules, types, frozenset(event_types()), diagnostics)
+    doubt("patterns/", r"unknown name `signal\.")
     kinds = list_types(normalise_email)
     moment = Moment()
     lists = load_lists(rules / "lists", diagnostics, clock or moment, kinds)
+    doubt("lists/lists.yaml", "unknown list", "the list `", nothing_known=not lists)
     schema = rule_schema(features, plan.signals, lists, settings.parameters)
     blocks = {name for name, one in lists.items() if one.kind == "block"}
     checked = [
@@ -80,8 +92,9 @@ def load_program(
         for rule, condition in reader.rules(schema, lists)
     ]
     rules_of = tuple(rule for rule, _ in checked)
-    secret = identity.secret
-    lowering = load_lowering(rules, rules_of, lists, settings.control, kinds, schema, secret, diagnostics)
+    doubt("risk/", "there is no rule set", "the rule `.*` is not known")
+    secret, met = identity.secret, (*rules_of, *(reader.met if diagnostics.failed else ()))
+    lowering = load_lowering(rules, met, lists, settings.control, kinds, schema, secret, diagnostics)
     kept = {aggregate.entity for aggregate in features.aggregates}
     settings = replace(settings, explains=reader.reasons.explains(types), listings=reader.listings(lists, kept))
     diagnostics.raise_if_failed()

@@ -115,7 +115,7 @@ class _Loader:
         if expression is not None and self._reads_ahead(key, expression, self.derivations - types.keys()):
             expression = None
         checked = check(expression, Schema.of(types), self._reader.diagnostics, None) if expression else None
-        kind = str(checked.type) if checked else "double"
+        kind = str(checked.type) if checked else "dyn"
         types[key.value] = kind
         return Derived(
             key.value, expression.value if expression else "", compile_value(checked) if checked else lambda _: None,
@@ -171,6 +171,6 @@ def _several(item: Fields, key: str, values: Sequence[str]) -> tuple[str, ...]:
 def _type_of(measure: str, of: str) -> str:
     if measure in {"count", "distinct", "repeats", "count_received"}:
         return "int"
-    if measure in {"sum", "min", "max", "first", "last", "told"} and of:
-        return FIELDS[of].type
+    if measure in {"sum", "min", "max", "first", "last", "told"} or not measure:
+        return FIELDS[of].type if of else "dyn"  # after a mistake: what reads it is not judged by a guess
     return "double"

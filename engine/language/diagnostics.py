@@ -12,7 +12,9 @@ A stage never stops at its first mistake. It adds each one to a `Diagnostics` an
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +80,16 @@ class Diagnostics:
     sources: dict[str, str] = field(default_factory=dict)
     more: int = 0
     """How many came after the first `MOST_ITEMS`, which are enough for anyone to read."""
+    doubted: dict[str, str] = field(default_factory=dict)
+    """Pattern of messages → the file that can't be read, from which they may follow."""
+    unsaid: Counter[str] = field(default_factory=Counter)
+    """That file → mistakes which may only follow from it, and are not told."""
+
+    def doubt(self, files: str, *messages: str, nothing_known: bool = True) -> None:
+        """Leave out such messages (patterns) from now on, if one of these files (a path's beginning) can't be read."""
+        for item in self.items if nothing_known else ():
+            if item.severity == "error" and item.code <= "E113" and item.position.file.startswith(files):
+                self.doubted |= dict.fromkeys(messages, item.position.file)
 
     def error(
         self, code: str, message: str, position: Position, length: int = 1, *, hint: str = "", found: str = "",
@@ -86,6 +98,10 @@ class Diagnostics:
         """Add one mistake; `code` must be one of `CODES`."""
         if code not in CODES:
             raise KeyError(f"diagnostic code {code} is not in codes.txt")
+        for pattern, cause in self.doubted.items():
+            if re.match(pattern, message):
+                self.unsaid[cause] += 1
+                return
         if self.full:
             self.more += 1
             return
@@ -124,6 +140,11 @@ class Diagnostics:
 
     def raise_if_failed(self) -> None:
         """Raise `DiagnosticsError` with everything collected if there is an error; warnings alone pass."""
+        for file, count in self.unsaid.items():
+            many = "mistakes elsewhere are" if count > 1 else "mistake elsewhere is"
+            message = f"{count} {many} not told, as what {file} declares is not known"
+            self.warn("E117", message, Position(file, 1, 1), hint=f"check again when {file} is mended")
+        self.unsaid.clear()
         if self.failed:
             raise DiagnosticsError(self)
 

@@ -61,6 +61,8 @@ class PolicyReader:
     reasons: Reasons
     cards: list[Scorecard] = field(default_factory=list)
     """Scorecards, once the rules are read."""
+    met: list[Rule] = field(default_factory=list)
+    """Rules as they are read, also those whose condition is wrong."""
     listed: list[Fields] = field(default_factory=list)
     """What outcomes put on lists, once the settings are read."""
 
@@ -190,6 +192,7 @@ class PolicyReader:
                 if rule.id in places:
                     item.mistake("E503", f"rule id `{rule.id}` is used twice", "id", f"first at {places[rule.id]}")
                 places.setdefault(rule.id, rule.place)
+                self.met.append(rule)
                 if "file" in item:
                     yield from self._table(rule, item, wider)
                 elif "lines" in item:

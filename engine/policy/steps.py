@@ -43,11 +43,8 @@ class PatternPlan:
     patterns: PatternSet
     tests: Mapping[str, tuple[StepTest, ...]]
     """Entity → its steps' conditions."""
-
-    @property
-    def signals(self) -> tuple[str, ...]:
-        """Names that the patterns may raise; rules read them as `signal.NAME`."""
-        return tuple(sorted({pattern.signal for pattern in self.patterns.patterns}))
+    signals: tuple[str, ...] = ()
+    """Names that the patterns may raise, also those that can't be used; rules read them as `signal.NAME`."""
 
     @property
     def columns(self) -> dict[str, tuple[str, ...]]:
@@ -111,8 +108,8 @@ def load_patterns(
         name = f"patterns/{path.name}"
         top = reader.fields(load_yaml(path, diagnostics, name), {"patterns"}, {"note"})
         patterns += [loader.pattern(item) for item in top.fields_list("patterns", _KEYS)]
-    diagnosed = diagnostics.failed
-    return PatternPlan(PatternSet(() if diagnosed else patterns), loader.tests)
+    signals = tuple(sorted({pattern.signal for pattern in patterns}))
+    return PatternPlan(PatternSet(() if diagnostics.failed else patterns), loader.tests, signals)
 
 
 _KEYS = frozenset({"id", "same", "within", "steps", "signal", "meaning"})

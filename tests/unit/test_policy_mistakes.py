@@ -15,6 +15,7 @@ from engine.profiles.identity import Identity
 from tests.conftest import POLICY, ROOT
 
 MISTAKES = {
+    "E117": ("features.yaml", "keep: {user: 1000}", "keep: {user: 1000"),
     "E401": ("features.yaml", "  user.payments_1h: {", "  person.payments_1h: {"),
     "E402": ("features.yaml", "measure: distinct, of: card.token,", "measure: distinct,"),
     "E403": ("features.yaml", "  card.payments_1h: {", "  card.bin: {"),
@@ -188,3 +189,32 @@ def test_clear_lengths_of_time_are_taken(length, tmp_path):
 def test_a_pattern_that_can_not_be_is_refused_at_its_place(old, new, said, tmp_path):
     """Each with what is wrong and what is wanted."""
     assert f"patterns/takeover.yaml:{said}" in broken(tmp_path, "patterns/takeover.yaml", old, new)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "codes"),
+    [
+        ("features.yaml", "keep: {user: 1000}", "keep: {user: 1000", {"E104", "E117"}),
+        ("features.yaml", "features:", "feature:", {"E111", "E112", "E117"}),
+        (
+            "features.yaml",
+            "measure: count, on: payment, window: 1h",
+            "measure: cuont, on: payment, window: 1h",
+            {"E116"},
+        ),
+        ("features.yaml", "measure: sum, of: txn.amount_base", "measure: sum, of: txn.amuont_base", {"E116", "E402"}),
+        ("policy.yaml", "name: small", "name: [small", {"E104", "E117"}),
+        ("reasons.yaml", "reasons:", "reason:", {"E111", "E112", "E117"}),
+        ("labels.yaml", "fraud:", "fruad:", {"E111", "E112", "E117"}),
+        ("lists/lists.yaml", "lists:", "lists: {}", {"E104", "E117"}),
+        ("patterns/takeover.yaml", "within: 1h", "within: 4000d", {"E508"}),
+        ("patterns/takeover.yaml", "patterns:", "pattern:", {"E111", "E112", "E117"}),
+        ("risk/payments.yaml", "when: txn.amount_base > param.large", "when: txn.amuont_base > 5", {"E301"}),
+        ("risk/payments.yaml", "ruleset: payments", "ruleset: [payments", {"E104", "E117"}),
+    ],
+)
+def test_only_the_root_of_a_mistake_is_told(file, old, new, codes, tmp_path):
+    """What only follows from a file that can't be read, or from a part that is wrong, is counted and not told."""
+    said = broken(tmp_path, file, old, new)
+    assert set(re.findall(r"(?:error|warning)\[(\w+)\]", said)) == codes, said
+    assert set(re.findall(r"^(\S+?):\d+:\d+: ", said, re.MULTILINE)) == {file}
