@@ -30,8 +30,8 @@ import pyarrow.compute as pc
 
 from engine.policy.lists import NetworkList
 from engine.program import Case, Program
-from engine.rescore.decided import RULE, schema_of
-from engine.rescore.judge import Codes, Ints, Judged, KindColumns, Mask, numbers_of, present, texts_at, where
+from engine.rescore.decided import RULE, packed, schema_of, with_hits
+from engine.rescore.judge import Codes, Ints, Judged, KindColumns, Mask, flat, numbers_of, present, texts_at, where
 from engine.rescore.rows import LOW, People, as_row
 from engine.rescore.scores import ColumnScores
 from engine.standing import unpack_risk
@@ -119,20 +119,22 @@ class Decider:
 
     def judge(self, seen: pa.Table) -> Judgement:
         """What columns say, as though everybody stood LOW where the table doesn't tell; any chunk, in any order."""
-        kinds = texts_at({"k": seen["event.kind"]}, "k", np.arange(len(seen)))
         as_of = _as_of(seen)
         parts: list[tuple[Ints, Judged, pa.Table, tuple[str, ...]]] = []
         doubtful, raises = np.zeros(len(seen), np.bool_), np.zeros(len(seen), np.bool_)
-        coded = seen["event.kind"].combine_chunks().dictionary_encode()
+        coded = flat(seen["event.kind"])
+        coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
+        kinds = coded.dictionary.to_pylist()
         era = np.searchsorted(self._ends, as_of, "right")
-        groups = coded.indices.to_numpy() * (len(self._ends) + 1) + era
+        groups = coded.indices.to_numpy().astype(np.int64) * (len(self._ends) + 1) + era
         for group in np.unique(groups):
             rows = np.flatnonzero(groups == group)
             self.then.us = int(as_of[rows[0]])
             mine = seen if len(rows) == len(seen) else seen.take(pa.array(rows))
-            judged, table, names = self._judged(kinds[rows[0]], mine, as_of[rows])
+            kind = kinds[group // (len(self._ends) + 1)]
+            judged, table, names = self._judged(kind, mine, as_of[rows])
             doubtful[rows], raises[rows] = judged.doubtful, judged.raises
-            if kinds[rows[0]] in self.kinds:
+            if kind in self.kinds:
                 parts.append((rows, judged, table, names))
         return self._together(seen, parts, doubtful, raises)
 
@@ -148,7 +150,7 @@ class Decider:
             degraded = self._degraded(columns, seen)
             score = self._score(kind, columns, degraded)
             columns["score"] = pa.array(score, mask=np.isnan(score))
-            columns["degraded"] = degraded.to_pylist()
+            columns["degraded"] = degraded
             self._add_signals(columns, seen)
         judged = judge.judge(columns, score, as_of, degraded)
         self.counts["conditions left to the row function"] = sum(
@@ -194,7 +196,9 @@ class Decider:
             columns["user.risk.tier"] = pa.DictionaryArray.from_arrays(
                 pa.array(np.zeros(size, np.int8), mask=~named), ["LOW"]
             )
-            columns["user.measures"] = [[] if there else None for there in named.tolist()]
+            columns["user.measures"] = pa.ListArray.from_arrays(
+                pa.array(np.zeros(size + 1, np.int32)), pa.array([], pa.string()), mask=pa.array(~named)
+            )
             return
         tiers = {at: unpack_risk(value).tier.name for at, value in risks.items()}
         columns["user.risk.tier"] = pa.array(
@@ -278,9 +282,13 @@ class Decider:
 
     # --- row by row ---------------------------------------------------------------------------------------------------
 
-    def finish(self, seen: pa.Table, made: Judgement) -> pa.Table:
-        """The decided rows of a chunk: what depends on the rows before it is decided by the row function."""
+    def finish(self, seen: pa.Table, made: Judgement, *, pack: bool = False) -> pa.Table:
+        """The decided rows of a chunk: what depends on the rows before it is decided by the row function.
+
+        `pack`: with `hits` in place of the rule columns, as files have them.
+        """
         number, base = np.cumsum(made.decided) - 1, made.base
+        scores = base["score"].combine_chunks()
         propensity = base["propensity"].to_numpy(zero_copy_only=False).copy() if len(base) else np.zeros(0)
         amounts, as_of = numbers_of(_fields(seen), "txn.amount_base", 0.0), _as_of(seen)
         given = [self._given(seen, name) for name in ("risk_before", "measures_before")]
@@ -308,10 +316,12 @@ class Decider:
                     propensity[number[at]] = 0.0
                 continue
             self.then.us = case.as_of_us
+            if made.decided[at] and (score := scores[number[at]].as_py()) is not None:
+                row["score"] = case.score = score
             decision = self._decide(case, person, row)
             if decision is not None:
                 new[int(number[at])] = decision
-        return self._patched(made, new, propensity)
+        return self._patched(made, new, propensity, pack)
 
     def _todo(self, seen: pa.Table, made: Judgement, propensity: Any, given: Sequence[Mapping[int, Any]]) -> Ints:
         todo = made.doubtful | made.raises
@@ -352,8 +362,6 @@ class Decider:
             _, sources = program.judge_user(case)
             self.people.learn(case, program.next_risk(case, sources), ())
             return None
-        if "model" not in case.degraded:
-            program.rate(case)
         decision = program.conclude(case, signals, case.as_of_us, dry_run=True)
         self.people.learn(case, decision.user_risk, decision.measures)
         if any(lowered.kind == "control" for lowered in decision.lowered):
@@ -361,22 +369,25 @@ class Decider:
         self.counts["rows decided by the row function"] += 1
         return as_row(decision, case, known_us)
 
-    def _patched(self, made: Judgement, new: Mapping[int, dict[str, Any]], propensity: Any) -> pa.Table:
+    def _patched(self, made: Judgement, new: Mapping[int, dict[str, Any]], propensity: Any, pack: bool) -> pa.Table:
         base, codes = made.base, made.codes
         self.counts["rows decided"] += len(base)
         if not len(base):
-            return self.schema.empty_table()
+            return packed(self.schema.empty_table()) if pack else self.schema.empty_table()
         base = base.set_column(base.column_names.index("propensity"), "propensity", pa.array(propensity))
         if new:
             rows = np.array(sorted(new))
             codes[:, rows] = 0
-            for place, name in enumerate(made.names):
-                for row in rows:
-                    codes[place, row] = new[row].get(RULE + name, 0)
+            place = {RULE + name: at for at, name in enumerate(made.names)}
+            for row in rows:
+                for name in new[row].keys() & place.keys():
+                    codes[place[name], row] = new[row][name]
             fresh = pa.Table.from_pylist([new[row] for row in rows], base.schema)
             order = np.arange(len(base))
             order[rows] = len(base) + np.arange(len(rows))
             base = pa.concat_tables([base, fresh]).combine_chunks().take(pa.array(order))
+        if pack:
+            return with_hits(base, made.names, codes)
         rules = {RULE + name: codes[at] for at, name in enumerate(made.names)}
         return pa.table({**{name: base[name] for name in base.column_names}, **rules}).cast(self.schema)
 
@@ -401,7 +412,7 @@ def _fields(seen: pa.Table) -> dict[str, Any]:
 def _plain(column: Any, size: int = 0) -> Any:
     if column is None:
         return pa.nulls(size, pa.string())
-    found = pa.array(column) if not isinstance(column, pa.ChunkedArray) else column.combine_chunks()
+    found = flat(column)
     return found.dictionary_decode() if pa.types.is_dictionary(found.type) else found
 
 

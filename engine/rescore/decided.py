@@ -28,9 +28,10 @@ All codes are fixed by `engine/values.py`; lists are never null.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from engine.policy.rules import Rule
@@ -70,15 +71,18 @@ def packed(table: pa.Table) -> pa.Table:
     """
     names = [name for name in table.column_names if name.startswith(RULE)]
     codes = np.array([table[name].to_numpy() for name in names], np.int8).reshape(len(names), len(table))
-    rule, row = np.nonzero(codes)
+    return with_hits(table.drop(names), [name[len(RULE) :] for name in names], codes)
+
+
+def with_hits(table: pa.Table, names: Sequence[str], codes: npt.NDArray[np.int8]) -> pa.Table:
+    """The same from the rules' codes, rule × row."""
+    rule, row = np.divmod(np.flatnonzero(codes), max(len(table), 1))
     order = np.argsort(row, kind="stable")
     rule, row = rule[order], row[order]
-    words = [
-        f"{'observed:' * (code >= OBSERVED)}{name[len(RULE) :]}{_SAID[code & 3]}" for name in names for code in range(8)
-    ]
+    words = [f"{'observed:' * (code >= OBSERVED)}{name}{_SAID[code & 3]}" for name in names for code in range(8)]
     hits = pa.array(words, pa.string()).take(pa.array(rule * 8 + codes[rule, row]))
     offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=len(table))))).astype(np.int32)
-    return table.drop(names).append_column("hits", pa.ListArray.from_arrays(pa.array(offsets), hits))
+    return table.append_column("hits", pa.ListArray.from_arrays(pa.array(offsets), hits))
 
 
 def _columns_of(program: Program, kinds: tuple[str, ...]) -> Iterator[str]:

@@ -190,7 +190,7 @@ def run(settings: Settings, plan: Plan, work: Path, out: Path, crew: Crew, told:
             if shard < finished:
                 table = parts.read_table(path)
             else:
-                table = pa.concat_tables([packed(decider.finish(*chunk)) for chunk in next(judged)])
+                table = pa.concat_tables([decider.finish(*chunk, pack=True) for chunk in next(judged)])
                 parts.write_bytes(path.with_suffix(".people"), decider.people.dump())
                 parts.write_table(path, table)
             report.rows += len(table)

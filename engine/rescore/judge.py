@@ -33,10 +33,17 @@ Columns = Mapping[str, Any]
 """Dotted name → Arrow array, NumPy array or list, one value an event; null is absent."""
 
 
+def flat(column: Any) -> pa.Array:
+    """A column as one Arrow array."""
+    if isinstance(column, pa.ChunkedArray):
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return column if isinstance(column, pa.Array) else pa.array(column)
+
+
 def texts_at(columns: Columns, name: str, rows: Any) -> list[Any]:
     """Values of a column at some rows; None where it is absent."""
     column = columns.get(name)
-    return [None] * len(rows) if column is None else pa.array(column).take(pa.array(rows)).to_pylist()
+    return [None] * len(rows) if column is None else flat(column).take(pa.array(rows)).to_pylist()
 
 
 def numbers_of(columns: Columns, name: str, absent: float) -> npt.NDArray[np.float64]:
@@ -44,7 +51,7 @@ def numbers_of(columns: Columns, name: str, absent: float) -> npt.NDArray[np.flo
     size = len(next(iter(columns.values())))
     if columns.get(name) is None:
         return np.full(size, absent)
-    found: npt.NDArray[np.float64] = pc.fill_null(pa.array(columns[name]).cast(pa.float64()), absent).to_numpy(
+    found: npt.NDArray[np.float64] = pc.fill_null(flat(columns[name]).cast(pa.float64()), absent).to_numpy(
         zero_copy_only=False
     )
     return found
@@ -54,7 +61,7 @@ def present(columns: Columns, name: str) -> Mask:
     """Where a column has a value."""
     if columns.get(name) is None:
         return np.zeros(len(next(iter(columns.values()))), np.bool_)
-    found: Mask = pa.array(columns[name]).is_valid().to_numpy(zero_copy_only=False)
+    found: Mask = flat(columns[name]).is_valid().to_numpy(zero_copy_only=False)
     return found
 
 
@@ -62,7 +69,7 @@ def where(columns: Columns, name: str, wanted: Callable[[Any], bool]) -> Mask:
     """Where the value of a text column is wanted; each distinct one is asked once."""
     if columns.get(name) is None:
         return np.zeros(len(next(iter(columns.values()))), np.bool_)
-    coded = pa.array(columns[name])
+    coded = flat(columns[name])
     coded = coded if pa.types.is_dictionary(coded.type) else coded.dictionary_encode()
     asked = np.array([*(value is not None and wanted(value) for value in coded.dictionary.to_pylist()), False])
     found: Mask = asked[coded.indices.fill_null(len(coded.dictionary)).to_numpy(zero_copy_only=False)]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import xgboost
 
+from engine.rescore.judge import flat
 from engine.scoring.model import ScoringModel
 from engine.scoring.onnx import Parts, check_graph
 
@@ -62,7 +63,7 @@ def _floats(column: Any) -> Any:
     """Numbers as doubles, NaN where there are none."""
     if column is None:
         return np.nan
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else pa.array(column)
+    array = flat(column)
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     found = array.to_numpy(zero_copy_only=False)
