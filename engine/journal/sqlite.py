@@ -86,8 +86,9 @@ class SqliteJournal:
             self._rows, self._locked, lambda records, if_so: self._commit(records, if_so=if_so)
         )
 
+        self._desk_mutex = threading.Lock()
         self.reviews = SqliteReviews(
-            self._rows, self._step, lambda: self.read(0, ("decision", "review")), lambda: self._write
+            self._fresh, self._step, lambda: self.read(0, ("decision", "review")), lambda: self._write
         )
 
     async def start(self) -> None:
@@ -105,7 +106,7 @@ class SqliteJournal:
             try:
                 self._write = _connect(self._path)
                 self._write.executescript(_SCHEMA)
-                self._read = _connect(self._path)
+                self._read, self._desk = _connect(self._path), _connect(self._path)
                 self._file = os.open(self._path, os.O_RDONLY)  # closed after SQLite's: it would take its locks along
             finally:
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -249,6 +250,7 @@ class SqliteJournal:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self._read.close()
+        self._desk.close()
         self._write.close()
         os.close(self._file)
         os.close(self._lock)
@@ -277,6 +279,11 @@ class SqliteJournal:
             return self._read.execute(sql, parameters).fetchall()
         except sqlite3.Error as problem:
             raise JournalUnavailable(f"journal at {self._path}: {problem}") from problem
+
+    def _fresh(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Read what is committed now: on a shared connection a statement sees no more than the one still under way."""
+        with self._desk_mutex, self._translated():
+            return self._desk.execute(sql, parameters).fetchall()
 
     def _locked(self, sql: str, parameters: Sequence[Any]) -> None:
         with self._alone(), self._translated():

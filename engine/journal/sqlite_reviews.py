@@ -7,6 +7,7 @@ comes between. A step is checked and taken under the file's lock: of two process
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -42,8 +43,13 @@ class SqliteReviews:
     def __init__(
         self, rows: Rows, step: Step, records: Callable[[], Iterator[Stored]], db: Callable[[], sqlite3.Connection]
     ) -> None:
-        """`records`: all that make the queue, in order; `db`: what the journal writes with."""
+        """`rows` reads what is committed now, whatever other threads are reading.
+
+        `records`: all that make the queue, in order; `db`: what the journal writes with.
+        """
         self._rows, self._step, self._records, self._db = rows, step, records, db
+        self._here = threading.local()
+        """Whether this thread is in a step: it then reads with what the journal writes with."""
 
     def case(self, case_id: str) -> ReviewCase | None:
         """A case by its id."""
@@ -91,7 +97,15 @@ class SqliteReviews:
 
     def append(self, make: Callable[[], Sequence[Record]]) -> list[Stored]:
         """Commit what `make` returns, called when nobody else can write."""
-        answers = self._step(make)
+
+        def inside() -> Sequence[Record]:
+            self._here.steps = True
+            try:
+                return make()
+            finally:
+                self._here.steps = False
+
+        answers = self._step(inside)
         return [answer for answer in answers if isinstance(answer, Stored)]
 
     def rebuild(self) -> int:
@@ -133,7 +147,9 @@ class SqliteReviews:
         db.execute(f"UPDATE review SET {change} WHERE id = ?", (*values, case_id))
 
     def _cases(self, where: str, *values: Any) -> list[ReviewCase]:
-        return [_case(*row) for row in self._rows(_SELECT + where, values)]
+        stepping = getattr(self._here, "steps", False)
+        rows = self._db().execute(_SELECT + where, values) if stepping else self._rows(_SELECT + where, values)
+        return [_case(*row) for row in rows]
 
 
 def _case(*columns: Any) -> ReviewCase:

@@ -120,6 +120,22 @@ async def test_of_two_processes_that_want_a_case_one_gets_it(journal, tmp_path, 
     await other.close()
 
 
+async def test_a_step_sees_what_others_committed_while_somebody_reads(journal, tmp_path):
+    """A long read elsewhere in this process holds an old view of the file; the queue is not looked at through it."""
+    for number in range(40):
+        await journal.append(opened(number))
+    slow = journal._read.execute("SELECT * FROM record")
+    slow.fetchone()
+    other = JOURNALS["sqlite"](tmp_path)
+    await other.start()
+    other.reviews.append(lambda: [step(0, "take", held_us=10**9)])
+    seen = []
+    journal.reviews.append(lambda: seen.append(journal.reviews.case("e0")) or [])
+    assert (seen[0].holder, journal.reviews.case("e0").holder) == ("ann", "ann")
+    slow.close()
+    await other.close()
+
+
 async def test_the_queue_can_be_derived_anew(journal):
     """From the records alone, and from a queue that was lost."""
     for number in range(5):
