@@ -119,13 +119,14 @@ class _Binder:
         mapping = self.mapping
         by = mapping.group.by if mapping.group else ""
         lists = {name: spec for name, spec in mapping.fields.items() if _type(name).startswith("list")}
-        return Bound(
+        bound = Bound(
             columns=self.columns, document=self._document(), skipped=self._skipped(),
             group=self._required(self._column_text(by)) if by else None,
-            lists=tuple(lists), line=self._line(lists),
-            amount=self._amount(mapping.amount) if mapping.amount else None, minor=_minor(mapping.amount),
-            outcomes=self._outcomes(),
+            lists=tuple(lists), line=self._line(lists), outcomes=self._outcomes(),
         )  # fmt: skip
+        if mapping.amount is None:
+            return bound
+        return replace(bound, amount=self._amount(mapping.amount), minor=_minor(mapping.amount))
 
     # --- single values -----------------------------------------------------------------------------------------------
 
@@ -173,19 +174,14 @@ class _Binder:
         if isinstance(spec, Column) and kind != "string" and not (spec.extract or spec.values or spec.patterns):
             return _then(self._raw(spec.name), numbers.CONVERT[kind], numbers.signed(spec.sign))
         text = self._template(spec) if isinstance(spec, Template) else self._mapped(spec)
-        return text if kind == "string" else _then(text, numbers.CONVERT[kind], None)
+        return text if kind == "string" else _then(text, numbers.CONVERT[kind])
 
     def _template(self, spec: Template) -> Read:
         pieces = [(before, self._column_text(name)) for before, name in spec.parts]
         tail = spec.tail
         if len(pieces) == 1:
             before, read = pieces[0]
-
-            def one(row: Row) -> str | None:
-                value = read(row)
-                return None if value is None else f"{before}{value}{tail}"
-
-            return one
+            return _then(read, lambda value: f"{before}{value}{tail}")
 
         def several(row: Row) -> str | None:
             values = [read(row) for _, read in pieces]
@@ -197,21 +193,13 @@ class _Binder:
 
     def _mapped(self, spec: Column) -> Read:
         text = self._column_text(spec.name)
-        if not (spec.extract or spec.values or spec.patterns):
-            return text
-        entry_of = look_up(spec)
-
-        def mapped(row: Row) -> str | None:
-            value = text(row)
-            return None if value is None else entry_of(value)
-
-        return mapped
+        return _then(text, look_up(spec)) if spec.extract or spec.values or spec.patterns else text
 
     def moment(self, spec: Moment, *, required: bool = True) -> Read:
         """A time's reader: µs since 1970 UTC."""
         raw = self._raw(spec.name)
         convert = self._conversion(spec)
-        read = _then(raw, convert, None) if convert else raw
+        read = _then(raw, convert) if convert else raw
         return self._required(read) if required else read
 
     def _conversion(self, spec: Moment) -> Callable[[Any], int] | None:
@@ -238,7 +226,7 @@ class _Binder:
     def _field(self, name: str, spec: Spec) -> Read:
         if isinstance(spec, Moment):
             moment = self.moment(spec, required=False)
-            return moment if name != "known_at" else _then(moment, numbers.moment_of, None)
+            return moment if name != "known_at" else _then(moment, numbers.moment_of)
         return self._value(spec, _type(name).removeprefix("list(").rstrip(")"))
 
     def _line(self, lists: Lookups[str, Spec]) -> Callable[[Row], tuple[Any, ...] | None]:
@@ -269,11 +257,7 @@ class _Binder:
 
     def _attributes(self) -> Read:
         readers = [(name, self._field("attributes", spec)) for name, spec in self.mapping.attributes.items()]
-
-        def attributes(row: Row) -> dict[str, str] | None:
-            return {name: value for name, read in readers if (value := read(row)) is not None} or None
-
-        return attributes
+        return lambda row: {name: value for name, read in readers if (value := read(row)) is not None} or None
 
     def _document(self) -> Callable[[Row], dict[str, Any]]:
         readers = self._readers()
@@ -367,23 +351,19 @@ class _Binder:
         return outcome
 
 
-def _then(read: Read, convert: Callable[[Any], Any], after: Callable[[Any], Any] | None) -> Read:
-    def converted(row: Row) -> Any:
-        value = read(row)
-        if value is None:
-            return None
-        return convert(value) if after is None else after(convert(value))
-
-    return converted
+def _then(read: Read, convert: Callable[[Any], Any], after: Callable[[Any], Any] | None = None) -> Read:
+    step = convert if after is None else lambda value: after(convert(value))
+    return lambda row: None if (value := read(row)) is None else step(value)
 
 
-def _minor(spec: Amount | None) -> Callable[[Decimal, str], int]:
-    after = numbers.signed(spec.sign) if spec else None
-    major = spec is None or spec.unit == "major"
+def _minor(spec: Amount) -> Callable[[Decimal, str], int]:
+    after = numbers.signed(spec.sign)
 
     def minor(amount: Decimal, currency: str) -> int:
         amount = after(amount) if after else amount
-        return numbers.to_minor(amount, CURRENCIES.get(currency, 2)) if major else numbers.whole_minor(amount)
+        if spec.unit == "minor":
+            return numbers.whole_minor(amount)
+        return numbers.to_minor(amount, CURRENCIES.get(currency, 2))
 
     return minor
 
