@@ -7,21 +7,28 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import pyarrow as pa
 
+from engine.batch.mapping import load_mapping
+from engine.bootstrap import looking_back, open_program, open_programs
 from engine.cli.endings import BAD_INPUT, PROBLEMS, Ended
 from engine.cli.options import Share, arbiter_command, place_options, settings_of
 from engine.cli.report import hand_over, period_options, window_of
 from engine.cli.screen import Meter
-
-if TYPE_CHECKING:
-    from engine.hindsight import Hindsight
-    from engine.history.ledger import Window
-    from engine.program import Program
-    from engine.rescore.decide import Then
-    from engine.settings import Settings
+from engine.hindsight import Hindsight
+from engine.history import backtest
+from engine.history.compare import Assumptions, moment
+from engine.history.ledger import NOT_TOLD, Window, rates_of, read_ledger
+from engine.history.money import MICRO
+from engine.history.pages import backtest_page
+from engine.loader import load_fitting
+from engine.policy.bundle import laid_out
+from engine.program import Program
+from engine.rescore.decide import Decider, Then
+from engine.settings import Settings
 
 LIVE = "live"
 CLOSED = (
@@ -74,8 +81,6 @@ def command(
         raise Ended("--against is for a FILE; a journal's decisions are compared with what was live", BAD_INPUT)
     window = window_of(given.pop("from_us"), given.pop("to_us")) if file is None else _all_of(given)
     document = (_of_journal if file is None else _of_file)(settings, file, policy, model, window, given)
-    from engine.history.pages import backtest_page
-
     hand_over(document, backtest_page, html, machine=machine)
     if not machine:
         _show(document)
@@ -90,10 +95,6 @@ def _all_of(given: dict[str, Any]) -> Window:
 
 def _program(settings: Settings, policy: str, model: str | None, then: Then, past: Hindsight | None) -> Program:
     """The program that is meant, whose lists are asked as of `then`."""
-    from engine.bootstrap import open_program
-    from engine.loader import load_fitting
-    from engine.policy.bundle import laid_out
-
     if Path(policy).is_dir():
         program = open_program(settings.model_copy(update={"rules": Path(policy)}), clock=then)
     elif past is None:
@@ -110,12 +111,6 @@ def _program(settings: Settings, policy: str, model: str | None, then: Then, pas
 def _of_journal(
     settings: Settings, _: Path | None, policy: str, model: str | None, window: Window, given: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    from engine.bootstrap import looking_back, open_programs
-    from engine.history import backtest
-    from engine.history.compare import Assumptions, moment
-    from engine.history.ledger import NOT_TOLD, rates_of, read_ledger
-    from engine.rescore.decide import Then
-
     then = Then()
     with looking_back(settings) as past, Meter("reading the journal") as meter:
         draft = _program(settings, policy, model, then, past)
@@ -125,8 +120,9 @@ def _of_journal(
 
         programs = open_programs(settings, past.journal)
         ledger = read_ledger(
-            past.journal, rates_of(programs), window, lambda done, count: meter(done, f"{count:,} records")
-        ).decided()  # fmt: skip
+            past.journal, rates_of(programs), window, lambda share, count: meter(share, f"{count:,} records"),
+            decided=True,
+        )  # fmt: skip
         if not len(ledger.decisions):
             when = f"from {moment(window.from_us)} to {moment(window.to_us)}"
             raise Ended(f"no payment was decided {when}; {_spoken_of(past)}", BAD_INPUT)
@@ -157,8 +153,6 @@ def _of_journal(
 
 
 def _spoken_of(past: Any) -> str:
-    from engine.history.compare import moment
-
     times = [stored.record.event_us for stored in past.since(0)]
     return f"it holds decisions from {moment(min(times))} to {moment(max(times))}" if times else "it holds none at all"
 
@@ -166,13 +160,6 @@ def _spoken_of(past: Any) -> str:
 def _of_file(
     settings: Settings, file: Path | None, policy: str, model: str | None, window: Window, given: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    import pyarrow as pa
-
-    from engine.batch.mapping import load_mapping
-    from engine.history import backtest
-    from engine.history.compare import Assumptions
-    from engine.rescore.decide import Decider, Then
-
     assert file is not None
     then, mapping, live, live_program = Then(), load_mapping(given["mapping"]), None, None
     with Meter("computing features") as meter, tempfile.TemporaryDirectory() as scratch:
@@ -211,8 +198,6 @@ def _of_file(
 
 
 def _show(document: Mapping[str, Any]) -> None:
-    from engine.history.money import MICRO
-
     currency, before = document["currency"], document["live"]
     click.echo(f"{document['payments']:,} payments, {document['draft']} beside {document['against']}")
     for side in document["sides"]:

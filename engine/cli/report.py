@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import orjson
 
+from engine.bootstrap import looking_back, open_activations, open_programs
 from engine.cli.endings import BAD_INPUT, CANNOT_RUN, PROBLEMS, Ended
 from engine.cli.options import arbiter_command, place_options, settings_of
 from engine.cli.screen import Meter
+from engine.history.compare import moment
+from engine.history.ledger import Window, rates_of, read_ledger
+from engine.history.money import money_text
+from engine.history.pages import number, risk_page, share
+from engine.history.risk import EARLIER_US, Book, rates, risk_report
+from engine.history.schemes import DEFAULTS, read_schemes
 from engine.language import parse_timestamp_us
-
-if TYPE_CHECKING:
-    from engine.history.ledger import Window
-    from engine.page import Page
+from engine.page import Page
 
 DEFAULT_US = 91 * 86_400_000_000
 """What a report covers if nobody says: thirteen weeks."""
@@ -51,9 +54,6 @@ def period_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def window_of(from_us: int | None, to_us: int | None) -> Window:
     """The period; Ended when it goes backwards."""
-    from engine.history.compare import moment
-    from engine.history.ledger import Window
-
     to_us = to_us or time.time_ns() // 1000
     window = Window(to_us - DEFAULT_US if from_us is None else from_us, to_us)
     if window.from_us >= window.to_us:
@@ -62,24 +62,18 @@ def window_of(from_us: int | None, to_us: int | None) -> Window:
     return window
 
 
-@contextmanager
-def written(what: Path) -> Iterator[None]:
-    """Words for a page that can't be written: nothing is left behind, and what was there stays."""
-    try:
-        yield
-    except OSError as error:
-        what.with_name(what.name + ".partial").unlink(missing_ok=True)
-        why = error.strerror or str(error)
-        raise Ended(f"{what} can't be written: {why}; what was there before is as it was", CANNOT_RUN) from error
-
-
 def hand_over(
     document: Mapping[str, Any], page: Callable[[Mapping[str, Any]], Page], html: Path | None, *, machine: bool
 ) -> None:
-    """Write the page where it is wanted, and print the document if a machine reads."""
-    if html is not None:
-        with written(html):
+    """Write the page where it is wanted, whole or not at all, and print the document if a machine reads."""
+    try:
+        if html is not None:
             page(document).write(html)
+    except OSError as error:
+        assert html is not None
+        html.with_name(html.name + ".partial").unlink(missing_ok=True)
+        why = error.strerror or str(error)
+        raise Ended(f"{html} can't be written: {why}; what was there before is as it was", CANNOT_RUN) from error
     if machine:
         click.echo(orjson.dumps(document, default=list, option=orjson.OPT_INDENT_2))
 
@@ -110,12 +104,6 @@ def risk(
 
     Exit code 1 when a scheme's limit is exceeded, or when days of the period are missing in the journal.
     """
-    from engine.bootstrap import looking_back, open_activations, open_programs
-    from engine.history.ledger import rates_of, read_ledger
-    from engine.history.pages import risk_page
-    from engine.history.risk import EARLIER_US, Book, risk_report
-    from engine.history.schemes import DEFAULTS, read_schemes
-
     window, schemes, settings = window_of(from_us, to_us), read_schemes(limits or DEFAULTS), settings_of(folder, flags)
     with looking_back(settings) as past, Meter("reading the journal") as meter:
         policy = open_activations(settings, past.journal, with_models=False).current().policy.settings
@@ -133,11 +121,6 @@ def risk(
 
 
 def _show(document: Mapping[str, Any]) -> None:
-    from engine.history.compare import moment
-    from engine.history.money import money_text
-    from engine.history.pages import number, share
-    from engine.history.risk import rates
-
     total, found, currency = document["total"], rates(document["total"]), document["currency"]
     immature = sum(not week["mature"] for week in document["weeks"])
     click.echo(

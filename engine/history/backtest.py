@@ -105,7 +105,7 @@ def ground_of(ledger: Ledger, fraud: frozenset[str], mature_us: int, as_of_us: i
     labels = labels_of(time_us, attempts.let_through, ledger.told(), as_of_us, fraud, mature_us)
     attempt, last = table["attempt"].to_numpy(), attempts.last
     hits, observed = (
-        {rule: np.unique(attempt[rows]) for rule, rows in rows_of(table[name])} for name in ("hits", "observed")
+        {rule: np.unique(attempt[rows]) for rule, rows in rows_of(table[name]).items()} for name in ("hits", "observed")
     )
     action = ledger.column("action").astype(np.int8)
     live = Side("live", ledger.column("tier").astype(np.int8), action, ledger.column("score"), hits, observed)

@@ -105,11 +105,10 @@ def side_of(name: str, decided: pa.Table, attempt: Ints, last: Ints, live_action
         codes = decided[column].to_numpy()
         for found, wanted in ((hits, int(Result.HIT)), (observed, Result.HIT + OBSERVED)):
             if len(rows := np.flatnonzero(codes == wanted)):
-                found[column.removeprefix(RULE)] = np.unique(attempt[rows])
+                found[column.removeprefix(RULE)] = rows if len(last) == len(attempt) else np.unique(attempt[rows])
     others = np.zeros(len(last), np.bool_)
-    for source, rows in rows_of(decided["sources"]):
-        if not source.startswith(("rule:", "band:")):
-            others[attempt[rows]] = True
+    for rows in rows_of(decided["sources"], lambda source: not source.startswith(("rule:", "band:"))).values():
+        others[attempt[rows]] = True
     score = decided["score"].to_numpy()[last].astype(np.float64)
     return Side(name, decided["tier"].to_numpy()[last].astype(np.int8), made, score, hits, observed, others)
 

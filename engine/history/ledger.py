@@ -10,8 +10,8 @@ Memory follows the payments of the window (about 300 bytes each), not the journa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,7 @@ REFUSED = frozenset(
 )
 """What was not sold."""
 NEVER_US = 2**62
+_RESULTS = (b'{"kind":"payment_result"', b'{"kind":"challenge_result"')
 _ENDS = {"passed": 1, "failed": 2, "abandoned": 3}
 _TOLD = frozenset({"NOTIFY", "EDUCATE", "LIMIT_ACCOUNT", "LIMIT_AMOUNT"})
 """Measures of which the shop is told."""
@@ -124,20 +125,6 @@ class Ledger:
             found.append(f"{self.orphans:,} outcomes of the period speak of events that the journal does not hold")
         return found
 
-    def decided(self) -> Ledger:
-        """Without payments that were only recorded: nothing was live to compare them with."""
-        keep = self.decisions["action"].to_numpy()[self.attempts.last] > 0
-        rows = keep[self.decisions["attempt"].to_numpy()]
-        place, row_place = np.cumsum(keep) - 1, np.cumsum(rows) - 1
-        kept = self.decisions.filter(pa.array(rows))
-        attempt = pa.array(place[kept["attempt"].to_numpy()])
-        kept = kept.set_column(kept.column_names.index("attempt"), "attempt", attempt)
-        parts = {f.name: getattr(self.attempts, f.name)[keep] for f in fields(self.attempts)}
-        parts["last"] = row_place[parts["last"]]
-        outcomes = {int(place[row]): told for row, told in self.outcomes.items() if keep[row]}
-        rates = {int(place[row]): one for row, one in self.rates.items() if keep[row]}
-        return replace(self, decisions=kept, attempts=Attempts(**parts), outcomes=outcomes, rates=rates)
-
     @property
     def currency(self) -> str:
         """The base currency of the newest attempt."""
@@ -181,13 +168,14 @@ def rates_of(programs: Callable[[str], Program]) -> Callable[[str], Rates]:
 
 def read_ledger(
     journal: SqliteJournal, rates_of: Callable[[str], Rates], window: Window,
-    told: Callable[[float, int], None] = lambda _, __: None, earlier_us: int = 0,
+    told: Callable[[float, int], None] = lambda _, __: None, earlier_us: int = 0, *, decided: bool = False,
 ) -> Ledger:  # fmt: skip
     """Read the journal once. `rates_of`: digest of a program, or "", → its exchange rates.
 
     Payments from so long before the window are read too, as `earlier_us` says; measures are counted in the window.
+    `decided` leaves out payments that were only recorded.
     """
-    reader = _Reader(rates_of, window, Window(window.from_us - earlier_us, window.to_us))
+    reader = _Reader(rates_of, window, Window(window.from_us - earlier_us, window.to_us), decided)
     last_seq = max(1, journal.last_seq())
     for count, stored in enumerate(journal.read(0, KINDS)):
         reader.take(stored)
@@ -199,8 +187,9 @@ def read_ledger(
 class _Reader:
     """One pass over the journal."""
 
-    def __init__(self, rates_of: Callable[[str], Rates], window: Window, wider: Window) -> None:
+    def __init__(self, rates_of: Callable[[str], Rates], window: Window, wider: Window, decided: bool) -> None:
         self._rates_of, self.window, self._wider = rates_of, window, wider
+        self._kinds = ("decision",) if decided else ("decision", "event")
         self._rows: list[dict[str, Any]] = []
         self._batches: list[pa.RecordBatch] = []
         self._count = 0
@@ -228,12 +217,10 @@ class _Reader:
             self._last_us = max(self._last_us, stored.known_us)
         if kind == "outcome":
             self._outcome(stored, orjson.loads(public))
-        elif kind == "decision" or public.startswith(b'{"kind":"payment"'):
-            if stored.record.event_us in self._wider and public.startswith(b'{"kind":"payment"'):
+        elif kind in self._kinds and public.startswith(b'{"kind":"payment"'):
+            if stored.record.event_us in self._wider:
                 self._payment(stored, orjson.loads(public))
-        elif stored.record.payment_id in self._paid and public.startswith(
-            (b'{"kind":"payment_result"', b'{"kind":"challenge_result"')
-        ):
+        elif stored.record.payment_id in self._paid and public.startswith(_RESULTS):
             self._result(event_of(stored.record))
         if b'"measure' in public and stored.known_us < self.window.to_us:
             self._standing(stored)
@@ -356,11 +343,9 @@ def _without(days: Ints, window: Window) -> list[str]:
     return [day_of(day).isoformat() for day in sorted(set(range(first, int(days.max()))) - set(days.tolist()))]
 
 
-def rows_of(lists: pa.ChunkedArray) -> Iterator[tuple[str, Ints]]:
-    """(rule, rows whose list holds it), by rule, of a column of lists."""
-    flat = pc.list_flatten(lists).combine_chunks()
-    parents = pc.list_parent_indices(lists.combine_chunks()).to_numpy()
+def rows_of(lists: pa.ChunkedArray, wanted: Callable[[str], bool] = lambda _: True) -> dict[str, Ints]:
+    """Text → rows whose list holds it, of a column of lists."""
+    flat, parents = pc.list_flatten(lists).combine_chunks(), pc.list_parent_indices(lists.combine_chunks()).to_numpy()
     encoded = flat.dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    for code, rule in sorted(enumerate(encoded.dictionary.to_pylist()), key=lambda pair: pair[1]):
-        yield rule, np.unique(parents[codes == code])
+    codes, names = encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+    return {name: np.unique(parents[codes == code]) for code, name in enumerate(names) if wanted(name)}

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from engine.history.labels import Floats, Ints, Label, Labels, Mask, arrival, day_of, labels_of, monday_of, weeks
 from engine.history.ledger import NOT_TOLD, Ledger, Texts
@@ -134,6 +133,8 @@ def _by(book: Book, inside: Mask, names: Texts) -> dict[str, dict[str, int]]:
 
 def _tiers(book: Book, inside: Mask) -> dict[str, Any]:
     """With the fraud rate of mature payments that were let through, and its Wilson interval."""
+    from scipy.stats import binomtest
+
     tier, found = book.ledger.column("tier"), {}
     known = inside & book.ledger.attempts.let_through & (book.labels.codes <= Label.FRAUD)
     known &= book.time_us + book.labels.mature_after_us <= book.labels.as_of_us
