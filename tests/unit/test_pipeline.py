@@ -1,7 +1,9 @@
 """Deciding, sentence by sentence of the semantics, on a small policy over real stores."""
 
 import asyncio
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -247,6 +249,25 @@ async def test_without_patterns_the_decision_is_still_made(engine, monkeypatch):
     await engine.record(payment(10, kind="password_change", device__id=None, at_s=1))
     decision = await engine.decide(payment(1, at_s=2, txn__amount_minor=6000))
     assert (decision.degraded, decision.action) == (("patterns",), Action.CHALLENGE)
+
+
+async def test_a_matcher_that_is_killed_loses_nothing(engine):
+    """The decision that needed it is degraded; the next child finds the pattern in what is stored."""
+    await engine.record(payment(10, kind="password_change", at_s=1))
+    matcher = engine.pipeline.live.matcher
+    os.kill(matcher.pid, signal.SIGSTOP)  # so that it dies while it works on the login
+    await engine.record(payment(11, kind="login", device__id="new", at_s=2))
+    deciding = asyncio.create_task(engine.decide(payment(1, at_s=3, txn__amount_minor=6000)))
+    killed = matcher.pid
+    await asyncio.sleep(0)
+    os.kill(killed, signal.SIGKILL)
+    decision = await deciding
+    assert (decision.degraded, decision.signals, decision.action) == (("patterns",), (), Action.CHALLENGE)
+    async with asyncio.timeout(20):
+        while matcher.pid in (None, killed):
+            await asyncio.sleep(0.01)
+    again = await engine.decide(payment(2, at_s=4))
+    assert (again.degraded, again.signals) == ((), ("takeover",))
 
 
 async def test_a_recorded_event_is_no_decision(engine):
