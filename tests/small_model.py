@@ -36,7 +36,7 @@ def make_model(models: Path, version: str, seed: int = 1, **changes: object) -> 
     settings: dict[str, object] = {
         "name": "small", "version": version, "event_kind": "payment", "features": FEATURES, "seed": seed,
         "window": Span(0, 12 * DAY_US), "test": Span(14 * DAY_US, 20 * DAY_US), "delay_days": 1.0,
-        "booster": Booster(rounds=20, max_depth=3), "parity_rows": 50,
+        "booster": Booster(rounds=20, max_depth=3), "parity_rows": 50, "report": False,
     }  # fmt: skip
     return write_model(models, train(table, TrainConfig(**{**settings, **changes})))  # type: ignore[arg-type]
 

@@ -72,6 +72,8 @@ class History:
     steps: Iterator[Step]
     outcomes: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     """Event id → (kind, known at) of its outcomes."""
+    met: set[str] = field(default_factory=set)
+    """Events that came after an outcome of theirs was told."""
     refused: set[str] = field(default_factory=set)
     """Events that were not let through."""
     horizon_us: int = 0
@@ -102,6 +104,8 @@ class History:
 
     def _seen(self, step: Seen) -> Iterator[Item]:
         event = step.event
+        if event.id in self.outcomes:
+            self.met.add(event.id)
         case = self.program.open(event, step.now_us)
         self.horizon_us = max(self.horizon_us, event.time_us)
         self.start_us = min(self.start_us or event.time_us, event.time_us)

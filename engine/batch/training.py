@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from engine.batch.declared import Mapping as Declared
+from engine.batch.frames import features_of
 from engine.batch.history import History
+from engine.batch.load import Summary
 from engine.errors import ModelError
 from engine.features.offline import build
 from engine.program import Program
@@ -28,6 +32,8 @@ OWN_FIELDS = ("txn.amount_base", "basket.quantity", "event.local_hour", "event.w
 """Fields of the event itself that a model without a configuration learns from, beside every numeric feature."""
 GROUPS = ("card.token", "user.id", "device.id")
 """Whose payment it is: the first of these that the event names."""
+MOST_UNKNOWN = 0.05
+"""Share of outcomes that may name an event that isn't there, as of bad rows in an import."""
 NEVER_US = 2**62
 CLOCKS_DIFFER_US = 5 * 60_000_000
 """What two clocks may differ by: a label that was known so little before its event counts from the event on."""
@@ -71,16 +77,59 @@ def default_features(program: Program) -> tuple[str, ...]:
 
 def training_table(program: Program, history: History, config: TrainConfig) -> pa.Table:
     """A row for each event of the model's kind: id, time, features, and the fields that tell whose it is."""
-    names = program.feature_set.names
-    own = [name for name in config.features if name not in names]
-    unknown = [name for name in own if name not in FIELDS or FIELDS[name].type not in NUMBERS]
-    if unknown:
+    fields = _fields(program, config)
+    items = history.items()
+    table = build(program.feature_set, program.features, items, kind=config.event_kind, fields=fields)
+    return table.select([*dict.fromkeys(["event_id", "event_time", *config.features, *fields])])
+
+
+def table_of_file(
+    program: Program, path: Path, mapping: Declared, config: TrainConfig, *, workdir: Path, quarantine: Path,
+    now_us: int,
+) -> tuple[pa.Table, History, Summary | None]:  # fmt: skip
+    """The same from a file as it is, read through a mapping; the outcomes that its rows tell are in the history.
+
+    Such a file knows what became of its newest event, however long that takes to be heard of.
+    """
+    fields, history = _fields(program, config), History(program, iter(()))
+    table, summary = features_of(
+        program, path, mapping, workdir=workdir, quarantine=quarantine, now_us=now_us, kind=config.event_kind,
+        fields=fields, history=history,
+    )  # fmt: skip
+    if not len(table):
+        raise ModelError(
+            f"{path} holds no {config.event_kind} events; the mapping {mapping.name} says what its rows are"
+        )
+    times = times_us(table)
+    history.start_us = int(times.min())
+    history.horizon_us = int(times.max()) + max((rule.delay_us for rule in mapping.outcomes), default=0)
+    return table.select([*dict.fromkeys(["event_id", "event_time", *config.features, *fields])]), history, summary
+
+
+def _fields(program: Program, config: TrainConfig) -> tuple[str, ...]:
+    """Event fields that a table needs beside features; ModelError names what is neither."""
+    known = {name for name, field in FIELDS.items() if field.type in NUMBERS}
+    own = [name for name in config.features if name not in program.feature_set.names]
+    if unknown := [name for name in own if name not in known]:
         raise ModelError(
             f"no feature or numeric field of an event: {', '.join(unknown)}; `docs/features.md` lists them"
         )
-    fields = tuple(dict.fromkeys([*own, *GROUPS]))
-    table = build(program.feature_set, program.features, history.items(), kind=config.event_kind, fields=fields)
-    return table.select([*dict.fromkeys(["event_id", "event_time", *config.features, *GROUPS])])
+    amount = [config.columns.amount] if config.columns.amount in known else []
+    return tuple(dict.fromkeys([*own, *amount, *GROUPS]))
+
+
+def check_known(history: History) -> str:
+    """What is to say of outcomes whose event the history lacks; ModelError when they are more than a few."""
+    unknown = sorted(history.outcomes.keys() - history.met)
+    if not unknown:
+        return ""
+    told = (
+        f"{len(unknown):,} of {len(history.outcomes):,} outcomes name an event that the history lacks, such as "
+        f"{', '.join(unknown[:3])}"
+    )
+    if len(unknown) > MOST_UNKNOWN * len(history.outcomes):
+        raise ModelError(f"{told}; they would be learnt as good. Do the ids of both files come from the same source?")
+    return f"{told}; nothing is learnt from these"
 
 
 def with_labels(

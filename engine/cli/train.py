@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from engine.batch.history import History, Step, from_files, from_journal
-from engine.batch.training import classes, default_features, remarks, training_table, with_labels, with_windows
+from engine.batch.mapping import load_mapping
+from engine.batch.training import (
+    check_known,
+    classes,
+    default_features,
+    remarks,
+    table_of_file,
+    training_table,
+    with_labels,
+    with_windows,
+)
 from engine.bootstrap import open_program, open_stores
 from engine.cli.endings import BAD_INPUT, Ended
 from engine.cli.options import arbiter_command, place_options, settings_of
@@ -51,35 +63,41 @@ class Duration(click.ParamType[int]):
     arbiter train
     arbiter train --from history --mature-after 60d
     arbiter train models/payment.yaml --from history
+    arbiter train train.yaml --from transactions.parquet --mapping mappings/handbook.yaml
 """)  # fmt: skip
 @click.argument("config", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--from", "source", type=click.Path(path_type=Path, exists=True),
               help="Folder or file of event and outcome documents; without it the folder's journal.")  # fmt: skip
+@click.option("--mapping", type=click.Path(path_type=Path, dir_okay=False, exists=True),
+              help="What the columns of the file mean (docs/import.md), if it holds no documents.")  # fmt: skip
 @click.option("--kind", type=click.Choice(KINDS), help="Event kind that the model scores.  [default: payment]")
 @click.option("--version", help="Name of the version.  [default: the next number]")
 @click.option("--mature-after", type=Duration(),
               help="So long without a fraud outcome makes a payment good.  [default: labels.yaml]")  # fmt: skip
 @place_options
 def command(
-    config: Path | None, source: Path | None, kind: str | None, version: str | None, mature_after: int | None,
-    folder: Path, **flags: Any,
+    config: Path | None, source: Path | None, mapping: Path | None, kind: str | None, version: str | None,
+    mature_after: int | None, folder: Path, **flags: Any,
 ) -> None:  # fmt: skip
     """Train a model on a labelled history.
 
-    The history is the journal of the folder, or documents such as `arbiter simulate` writes. Features are computed with
-    the policy's definitions and the code that serves them; labels are what was known at a cut-off (docs/models.md).
+    The history is the journal of the folder, or documents such as `arbiter simulate` writes, or a file with a mapping.
+    Features are computed with the policy's definitions and the code that serves them; labels are what was known at a
+    cut-off (docs/models.md).
     Without CONFIG the model learns from every numeric feature, over windows that leave labels time to arrive.
 
     The result is a new folder models/NAME/VERSION with the model, its manifest and report.html. It decides nothing
     until policy.yaml names it; the line to put there is printed.
     """
     settings = settings_of(folder, flags)
+    if mapping is not None and (source is None or source.is_dir()):
+        raise click.UsageError("--mapping reads one file; name it with --from")
     program = open_program(settings, with_models=False)
     wanted = _wanted(config, program, settings, kind, version)
     mature_us = mature_after or program.policy.settings.mature_after_us
     began_s = time.monotonic()
     with Meter("reading the history") as meter:
-        wanted, trained, told = _trained(program, wanted, source, settings, mature_us, meter)
+        wanted, trained, told = _trained(program, wanted, source, mapping, settings, mature_us, meter)
     made = write_model(settings.models, trained)
     show(trained, told, output())
     click.echo(
@@ -120,24 +138,45 @@ def next_version(folder: Path) -> str:
 
 
 def _trained(
-    program: Program, wanted: TrainConfig, source: Path | None, settings: Settings, mature_us: int, meter: Meter
-) -> tuple[TrainConfig, TrainedModel, list[str]]:
+    program: Program, wanted: TrainConfig, source: Path | None, mapping: Path | None, settings: Settings,
+    mature_us: int, meter: Meter,
+) -> tuple[TrainConfig, TrainedModel, list[str]]:  # fmt: skip
     """The configuration with its windows, the model, and what should be said about its labels."""
+    table, history, told = _history(program, wanted, source, mapping, settings, meter)
+    if wanted.window == _LATER:
+        wanted = with_windows(wanted, history, mature_us)
+    table = with_labels(table, program, history, wanted, mature_us)
+    counts = ", ".join(f"{count:,} {name}" for name, count in classes(table, wanted).items())
+    trained = train(table, wanted, lambda what: meter(None, what, "training"))
+    kept = trained.manifest.features
+    if kept != wanted.features:
+        digest = program.feature_set.digest_of(kept)
+        trained = replace(trained, manifest=replace(trained.manifest, definitions_digest=digest))
+    told = [f"{len(table):,} events: {counts}", *told, *remarks(wanted, table, mature_us), *trained.remarks]
+    return wanted, trained, told
+
+
+def _history(
+    program: Program, wanted: TrainConfig, source: Path | None, mapping: Path | None, settings: Settings, meter: Meter
+) -> tuple[pa.Table, History, list[str]]:
+    """The table without labels, what it comes from, and what should be said of that."""
 
     def progress(what: str, count: int, share: float | None) -> None:
         meter(share, f"{count:,} {what}", "reading the history")
 
+    if source is not None and mapping is not None:
+        with tempfile.TemporaryDirectory() as scratch:
+            table, history, summary = table_of_file(
+                program, source, load_mapping(mapping), wanted, workdir=Path(scratch),
+                quarantine=Path(f"{source.name}.quarantine.jsonl"), now_us=time.time_ns() // 1000,
+            )  # fmt: skip
+        bad = summary.bad_rows if summary else 0
+        return table, history, [f"{bad:,} bad rows are in {source.name}.quarantine.jsonl"] if bad else []
     with _steps(source, settings, progress) as steps:
         history = History(program, steps)
         table = training_table(program, history, wanted)
-    if wanted.window == _LATER:
-        wanted = with_windows(wanted, history, mature_us)
-    table = with_labels(table, program, history, wanted, mature_us)
-    meter(None, f"on {wanted.window}", "training")
-    counts = ", ".join(f"{count:,} {name}" for name, count in classes(table, wanted).items())
-    trained = train(table, wanted)
-    told = [f"{len(table):,} events: {counts}", *remarks(wanted, table, mature_us), *trained.remarks]
-    return wanted, trained, told
+    told = check_known(history)
+    return table, history, [told] if told else []
 
 
 @contextmanager

@@ -7,6 +7,54 @@ from dataclasses import dataclass, field
 from engine.scoring.codec import DAY_US, Span, decode
 from engine.scoring.manifest import Booster
 
+CANDIDATES = ("logistic", "tree", "forest", "svm", "ensemble")
+SELECTIONS = ("mutual_information", "elimination", "l1", "gain")
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Prequential: the last blocks of the training window, each scored by a model of what was known when it began."""
+
+    blocks: int = 0
+    """0 = no validation."""
+    days: float = 7.0
+    """Length of a block. Rows of the last `delay_days` before it are not learnt from: their labels were not known."""
+    split: str = "time"
+    """`random` draws the blocks by chance instead, which flatters: the manifest and the report say so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Ways of choosing features, each judged on the validation blocks."""
+
+    methods: tuple[str, ...] = SELECTIONS
+    """mutual_information (filter), elimination (wrapper: recursive), l1 and gain (embedded)."""
+    keep: int = 15
+    """How many a method keeps; elimination keeps as many as do best, but no fewer than half of them."""
+    use: str = ""
+    """The method whose choice is trained on; without it the methods are only compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """A search of the booster's parameters by average precision on the validation blocks."""
+
+    minutes: float = 5.0
+    """No trial is begun later; a model is the same again only when `trials` end the search."""
+    trials: int = 30
+    storage: str = ""
+    """An SQLite file from which a search goes on where it was left; without it nothing is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What a stopped payment saves and costs, in the units of the amount."""
+
+    per_alert: float = 0.0
+    """What a look at one alert costs."""
+    good_share: float = 0.0
+    """Share of its amount that is lost when a good payment is stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:
@@ -20,6 +68,8 @@ class Columns:
     """When the label was known: a timestamp, or int64 microseconds; null is never."""
     group: str = "group"
     """Whose payment it is (card or customer), of any type; null is nobody's."""
+    amount: str = "txn.amount_base"
+    """What is lost with a fraud, for the money saved; without such a column nothing is said of money."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +96,14 @@ class TrainConfig:
     """Feature → 1 or -1: the score never falls, or never rises, as the feature grows."""
     trusted: tuple[str, ...] = ()
     """Features that may tell fraud alone (AUC above 0.99), because they are truly known when the decision is made."""
+    good_share: float = 1.0
+    """Share of the good rows that is learnt from, drawn by the seed, weighted by its inverse: faster, a bit worse."""
+    validate: Validation = field(default_factory=Validation)
+    candidates: tuple[str, ...] = ()
+    """Baselines beside XGBoost, in one table: logistic, tree, forest, svm, and the ensemble of all. Never served."""
+    select: Selection | None = None
+    tune: Tuning | None = None
+    money: Money = field(default_factory=Money)
     seed: int = 0
     threads: int = 1
     folds: int = 7
@@ -55,6 +113,10 @@ class TrainConfig:
     """k of card precision@k."""
     leave_out_compromised: bool = True
     """Leave test rows out whose card was already known as defrauded."""
+    compromised_days: float = 0.0
+    """By a fraud of so many days before the test at most; 0 = since the training window began."""
+    report: bool = True
+    """Write `report.html`, which takes some seconds."""
     definitions_digest: str = ""
     label: str = "fraud: a fraud outcome known at the cut-off; good: let through, and none"
     intended_use: str = "Orders and prices the fraud risk of one event at decision time."

@@ -37,6 +37,7 @@ def write_model(root: Path, trained: TrainedModel) -> Path:
         raise ModelError(f"{folder} exists; a version is never changed. Give the new model another version.")
     files = {"model.onnx": trained.onnx, "parity.csv": trained.parity, "report.html": trained.report.encode(),
              "manifest.yaml": write_manifest(manifest)}  # fmt: skip
+    files = {name: data for name, data in files.items() if data}
     try:
         _write_whole(folder, files)
     except OSError as error:

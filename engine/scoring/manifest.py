@@ -62,6 +62,40 @@ class Booster:
 
 
 @dataclass(frozen=True, slots=True)
+class Validated:
+    """What one candidate was worth on the validation blocks, and on the test window where there is one."""
+
+    name: str
+    mean: dict[str, float]
+    """Metric → its mean over the blocks."""
+    spread: dict[str, float]
+    """Metric → its standard deviation over the blocks."""
+    test: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """What one way of choosing features kept."""
+
+    method: str
+    features: tuple[str, ...]
+    average_precision: float
+    """Mean over the validation blocks with these alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """How the booster's parameters were found."""
+
+    trials: int
+    pruned: int
+    ended_by: str
+    """`trials`, or `minutes`: then the same search may end elsewhere on another machine."""
+    average_precision: float
+    """Mean over the validation blocks; the trees' number is chosen on the same, so the test is the judge."""
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """What the model learnt from, and how."""
 
@@ -82,6 +116,16 @@ class Training:
     monotone: dict[str, int] = field(default_factory=dict)
     """Feature → 1 (risk never falls as it grows) or -1."""
     libraries: dict[str, str] = field(default_factory=dict)
+    split: str = "time"
+    """`random`: validated on rows drawn by chance, which flatters."""
+    good_share: float = 1.0
+    """Share of the good rows that was learnt from, weighted by its inverse."""
+    validated: tuple[Validated, ...] = ()
+    """XGBoost first, then the baselines."""
+    selections: tuple[Selected, ...] = ()
+    selected_by: str = ""
+    """The selection that the features come from."""
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +135,8 @@ class CalibrationRecord:
     kind: str
     parameters: dict[str, float]
     method: str
-    """`slice`: on a later mature window; `out_of_fold`: on training rows, each scored by a model that never saw it."""
+    """`slice`: on a later mature window; `prequential`: on the validation blocks, each scored by a model of earlier
+    rows; `out_of_fold`: on training rows, each scored by a model that never saw it."""
     window: Span
     rows: int
     fraud: int
@@ -113,6 +158,8 @@ class Test:
 
     window: Span
     metrics: dict[str, float]
+    intervals: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Metric → its 95 % interval, from cards drawn again and again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,172 +1,275 @@
-"""`report.html`: one page, without anything from elsewhere, on which a person can judge a model."""
+"""`report.html`: one page on which a person can judge a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_curve
 
-from engine.scoring.manifest import Manifest
-from engine.scoring.measure import Group, at_threshold, calibration_verdict, reliability
+from engine.page import COLOURS, GREY, Cell, Page, Picture, Value, bars, lines
+from engine.scoring.manifest import Manifest, Validated
+from engine.scoring.measure import Curve, Group, at_threshold, calibration_verdict, curve, reliability
+
+if TYPE_CHECKING:
+    from engine.scoring.config import Money
+    from engine.scoring.importance import Importance
+    from engine.scoring.selection import Choice
+    from engine.scoring.tuning import Search
 
 Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-WIDTH, HEIGHT, EDGE = 470, 260, 50
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
-table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.2rem .8rem;border-bottom:1px solid #dde3ea;text-align:left}
-td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}svg text{font:11px system-ui,sans-serif;fill:#4a5866}
-.good{color:#1b7f4d}.bad{color:#c8321f}
-.row{display:flex;flex-wrap:wrap;gap:2rem}small{color:#4a5866}
-"""
+SHOWN, SWARM = 15, 200
+"""Features in a picture; rows in the picture of contributions."""
 
 
-def render(manifest: Manifest, scores: Floats, fraud: Mask, gains: Mapping[str, float]) -> str:
-    """The page for a model; `scores` and `fraud` are of the test rows, or else of the calibration rows."""
-    title = f"{manifest.name} {manifest.version}"
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All that the page shows beside the manifest; `scores` are of the test rows, or else of the calibration rows."""
+
+    scores: Floats
+    fraud: Mask
+    amount: Floats | None
+    money: Money
+    importance: Importance
+    gains: Mapping[str, float]
+    choices: Sequence[Choice] = ()
+    search: Search | None = None
+    costs: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """Candidate → seconds to learn from all rows, and how many of them it takes."""
+
+
+def render(manifest: Manifest, seen: Evidence) -> str:
+    """The page for a model."""
     on = "test rows" if manifest.test else "calibration rows"
-    groups = reliability(scores, fraud)
-    parts = [
-        f"<h1>Model {escape(title)}</h1>", _facts(manifest), _verdict(manifest),
-        "<div class=row>",
-        _figure(f"Calibration on {on}", "Ten groups of equal size, from low scores to high: fraud expected (line, with "
-                "its 95 % interval) and observed (dot).", _calibration(groups)),
-        _figure(f"Scores of {on}", "Rows by score, both axes in powers of ten: good (grey) and fraud (red).",
-                _distribution(scores, fraud)),
-        "</div><div class=row>",
-        _figure("What the trees use", "Share of the total gain, the twenty largest.", _gains(gains)),
-        "<section><h2>Thresholds</h2>" + _thresholds(manifest, scores, fraud, on) + "</section></div>",
-        "<h2>Labels by week</h2>", _maturity(manifest),
-        "<h2>Use and limits</h2>", f"<p>{escape(manifest.intended_use)}</p>",
-        "<ul>" + "".join(f"<li>{escape(limit)}</li>" for limit in manifest.limits) + "</ul>",
-    ]  # fmt: skip
-    head = f"<meta charset=utf-8><title>Model {escape(title)}</title><style>{_STYLE}</style>"
-    return "<!doctype html><html lang=en>" + head + "\n".join(parts) + "</html>\n"
+    found = curve(seen.scores, seen.fraud, seen.amount, seen.money)
+    page = Page(f"Model {manifest.name} {manifest.version}", manifest.intended_use)
+    _facts(page, manifest)
+    _ranking(page, seen, found, on)
+    _thresholds(page, manifest, seen, found, on)
+    _candidates(page, manifest, seen.costs)
+    _choices(page, manifest, seen.choices)
+    _search(page, manifest, seen.search)
+    _importance(page, seen)
+    page.heading("Labels by week", "Rows whose label was known at the cut-off; the rest was left out.")
+    page.table(
+        ("week of", "rows", "labels known", "maturity", "fraud"),
+        [(w.week, w.rows, w.known, f"{w.known / w.rows:.1%}", w.fraud) for w in manifest.training.maturity],
+    )
+    page.heading("Use and limits")
+    page.listed([manifest.intended_use, *manifest.limits])
+    return page.text()
 
 
-def _facts(manifest: Manifest) -> str:
-    """What was measured and learnt from, as two tables side by side."""
-    training, classes, fit = manifest.training, manifest.training.classes, manifest.calibration
-    learnt = [
+def _number(value: float) -> str:
+    return f"{value:,.4f}".rstrip("0").rstrip(".")
+
+
+def _facts(page: Page, manifest: Manifest) -> None:
+    training, fit, test = manifest.training, manifest.calibration, manifest.test
+    if test is not None:
+        wanted = ("auc", "average_precision", "brier", *(n for n in test.metrics if n.startswith("card_precision")))
+        page.cards({name.replace("_", " "): _number(test.metrics[name]) for name in wanted if name in test.metrics})
+        holds, told = calibration_verdict(test.metrics)
+        page.note(told[0].upper() + told[1:] + ".", "good" if holds else "bad")
+        page.heading(
+            "What it was worth", f"On {test.window}, which it never saw; 95 % intervals by drawing cards again."
+        )
+        page.table(("metric", "value", "from", "to"), [
+            (name.replace("_", " "), _number(value), *map(_number, test.intervals[name]))
+            if name in test.intervals else (name.replace("_", " "), _number(value), None, None)
+            for name, value in test.metrics.items()
+        ])  # fmt: skip
+    else:
+        page.note("Calibration was not tested: there is no test window.", "warn")
+    if training.split != "time":
+        page.note("Validated on rows drawn by chance, not on later ones: these figures flatter.", "bad")
+    classes = training.classes
+    page.heading("What it learnt from")
+    page.table(("", ""), [
         ("event kind", manifest.event_kind), ("training window", str(training.window)),
         ("labels known until", training.cut_off), ("fraud / good", f"{classes.fraud:,} / {classes.good:,}"),
+        ("good rows learnt from", f"{training.good_share:.0%}"),
         ("left out", f"{classes.immature:,} immature, {classes.other:,} of other classes"),
-        ("trees", str(training.rounds)), ("features", str(len(manifest.features))),
+        ("trees", f"{training.rounds}, depth at most {training.booster.max_depth}"),
+        ("features", f"{len(manifest.features)}: {', '.join(manifest.features)}"),
         ("calibration", f"{fit.kind}, {fit.method}, {fit.rows:,} rows, {fit.fraud:,} fraud"),
         ("model digest", manifest.model_digest[:16]),
-    ]  # fmt: skip
-    metrics = manifest.test.metrics if manifest.test else {}
-    measured = [("test window", str(manifest.test.window) if manifest.test else "none")]
-    measured += [(name.replace("_", " "), f"{value:,.4f}".rstrip("0").rstrip(".")) for name, value in metrics.items()]
-    return f"<div class=row>{_table([], measured)}{_table([], learnt)}</div>"
+    ], texts=(0, 1))  # fmt: skip
 
 
-def _verdict(manifest: Manifest) -> str:
-    if manifest.test is None:
-        return "<p>Calibration was not tested: there is no test window.</p>"
-    holds, told = calibration_verdict(manifest.test.metrics)
-    return f"<p class={'good' if holds else 'bad'}>{escape(told[0].upper() + told[1:])}.</p>"
+def _ranking(page: Page, seen: Evidence, found: Curve, on: str) -> None:
+    groups = reliability(seen.scores, seen.fraud)
+    false, true, _ = roc_curve(seen.fraud, seen.scores)
+    page.heading("Order and probability", f"On the {on}.")
+    page.pictures(
+        Picture("Calibration", "Ten groups of equal size, from low scores to high: fraud expected (line, with its 95 % "
+                "Poisson interval) and observed (dot; red is outside).", lambda axes: _calibration(axes, groups)),
+        Picture("Scores", "Rows by score, both axes in powers of ten.",
+                lambda axes: _distribution(axes, seen.scores, seen.fraud)),
+        Picture("ROC", "Frauds found against good payments that are called fraud.",
+                lines(*_thin(false, {"model": true}), "false positive rate", "recall")),
+        Picture("Precision and recall", "What share of the alerts is fraud, when so much of the fraud is found.",
+                lines(*_thin(found.recall, {"precision": found.precision}), "recall", "precision")),
+    )  # fmt: skip
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table; every column but the first is set to the right."""
-
-    def cells(tag: str, line: Sequence[str]) -> str:
-        return "".join(f"<{tag}{' class=n' if i else ''}>{escape(text)}</{tag}>" for i, text in enumerate(line))
-
-    top = f"<tr>{cells('th', head)}</tr>" if head else ""
-    return f"<table>{top}" + "".join(f"<tr>{cells('td', line)}</tr>" for line in lines) + "</table>"
+def _thin(x: Floats, series: Mapping[str, Floats]) -> tuple[Floats, dict[str, Floats]]:
+    """At most 300 points, for a small page."""
+    at = np.unique(np.linspace(0, len(x) - 1, 300).astype(np.int64))
+    return x[at], {name: values[at] for name, values in series.items()}
 
 
-def _thresholds(manifest: Manifest, scores: Floats, fraud: Mask, on: str) -> str:
-    if not manifest.thresholds:
-        return "<p>No score reaches the precision that a threshold is proposed for.</p>"
-    lines = []
-    for t in manifest.thresholds:
-        precision, recall = at_threshold(scores, fraud, t.from_score)
-        lines.append([t.name, f"{t.from_score:.4f}", f"{t.precision:.3f}", f"{t.recall:.3f}",
-                      f"{precision:.3f}", f"{recall:.3f}"])  # fmt: skip
-    head = ["tier", "from score", "precision", "recall", f"precision, {on}", f"recall, {on}"]
-    return _table(head, lines) + "<small>Proposals from the calibration rows; policy.yaml decides.</small>"
+def _calibration(axes: Any, groups: Sequence[Group]) -> None:
+    for at, group in enumerate(groups):
+        low, high, expected, observed, fits = (
+            getattr(group, name) for name in ("low", "high", "expected", "observed", "fits")
+        )
+        axes.plot([at, at], [max(low, 0.1), max(high, 0.1)], color="#9db4c8", linewidth=7, solid_capstyle="butt")
+        axes.plot([at - 0.3, at + 0.3], [max(expected, 0.1)] * 2, color="#1c2733")
+        axes.plot(at, max(observed, 0.1), "o", color=COLOURS[2 if fits else 1], markersize=5)
+    axes.set_yscale("log")
+    axes.set_xticks(range(len(groups)), labels=[f"{g.from_score:.2g}" for g in groups])
+    axes.set_xlabel("lowest score of the group")
+    axes.set_ylabel("frauds")
 
 
-def _maturity(manifest: Manifest) -> str:
-    lines = [[w.week, f"{w.rows:,}", f"{w.known:,}", f"{w.known / w.rows:.1%}", f"{w.fraud:,}"]
-             for w in manifest.training.maturity]  # fmt: skip
-    return _table(["week of", "rows", "labels known", "maturity", "fraud"], lines)
-
-
-def _figure(title: str, caption: str, body: str) -> str:
-    picture = f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(title)}">{body}</svg>'
-    return f"<section><h2>{escape(title)}</h2>{picture}<p><small>{escape(caption)}</small></p></section>"
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 1) -> str:
-    return (f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" '
-            f'stroke-width="{width:g}"/>')  # fmt: skip
-
-
-def _bar(x: float, y: float, width: float, height: float, colour: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{colour}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _scale(value: float, low: float, high: float) -> float:
-    """Height on the picture of a value on a logarithmic axis from `low` to `high`."""
-    share = (np.log10(max(value, low)) - np.log10(low)) / (np.log10(high) - np.log10(low))
-    return float(HEIGHT - EDGE - share * (HEIGHT - 2 * EDGE))
-
-
-def _axis(low: float, high: float) -> list[str]:
-    """Grid lines and labels of a logarithmic vertical axis, one a power of ten."""
-    ticks = 10.0 ** np.arange(np.ceil(np.log10(low)), np.floor(np.log10(high)) + 1)
-    return [_line(EDGE, y, WIDTH - 10, y, "#e6ebf0") + _text(EDGE - 4, y + 4, f"{tick:,.10g}", "end")
-            for tick in ticks for y in [_scale(tick, low, high)]]  # fmt: skip
-
-
-def _calibration(groups: Sequence[Group]) -> str:
-    high = max(10.0, *(max(g.high, g.observed) for g in groups)) * 1.2
-    low, step, parts = 0.1, (WIDTH - EDGE - 10) / len(groups), _axis(0.1, high)
-    for index, g in enumerate(groups):
-        x = EDGE + (index + 0.5) * step
-        parts.append(_line(x, _scale(g.low, low, high), x, _scale(g.high, low, high), "#9db4c8", 8))
-        y = _scale(g.expected, low, high)
-        parts.append(_line(x - 9, y, x + 9, y, "#1c2733", 2))
-        colour = "#1b7f4d" if g.fits else "#c8321f"
-        parts.append(f'<circle cx="{x:.1f}" cy="{_scale(g.observed, low, high):.1f}" r="4" fill="{colour}"/>')
-        parts.append(_text(x, HEIGHT - EDGE + 14, f"{g.from_score:.2g}", "middle"))
-    return "".join(parts) + _text(WIDTH - 10, HEIGHT - 6, "lowest score of the group", "end")
-
-
-def _distribution(scores: Floats, fraud: Mask) -> str:
-    exponent = np.clip(np.log10(np.maximum(scores, 1e-12)), -6, 0)
+def _distribution(axes: Any, scores: Floats, fraud: Mask) -> None:
+    exponent = np.log10(np.clip(scores, 1e-6, 1.0))
     edges = np.linspace(-6, 0, 31)
-    good, bad = (np.histogram(exponent[part], edges)[0] for part in (~fraud, fraud))
-    high = max(10.0, float(max(good.max(), bad.max()))) * 1.2
-    step, parts = (WIDTH - EDGE - 10) / 30, _axis(0.8, high)
-    for index in range(30):
-        x = EDGE + index * step
-        for count, colour, shift in ((good[index], "#b8c4d0", 0.0), (bad[index], "#c8321f", step / 2)):
-            y = _scale(float(count), 0.8, high)
-            parts.append(_bar(x + shift, y, step / 2, HEIGHT - EDGE - y, colour))
-    labels = [_text(EDGE + i * 5 * step, HEIGHT - EDGE + 14, f"{10.0 ** (i - 6):g}", "middle") for i in range(7)]
-    return "".join([*parts, *labels, _text(WIDTH - 10, HEIGHT - 6, "score", "end")])
+    axes.hist([exponent[~fraud], exponent[fraud]], edges, label=["good", "fraud"], color=[GREY, COLOURS[1]], log=True)
+    axes.set_xticks(range(-6, 1), labels=[f"{10.0**at:g}" for at in range(-6, 1)])
+    axes.set_xlabel("score")
+    axes.set_ylabel("rows")
+    axes.legend()
 
 
-def _gains(gains: Mapping[str, float]) -> str:
-    total = sum(gains.values()) or 1.0
-    top = sorted(gains.items(), key=lambda pair: (-pair[1], pair[0]))[:20]
-    step = (HEIGHT - 10) / max(1, len(top))
-    longest = max((gain for _, gain in top), default=1.0)
-    parts = []
-    for index, (name, gain) in enumerate(top):
-        y, length = 5 + index * step, 200 * gain / longest
-        parts.append(_bar(200, y, length, step * 0.7, "#3d6f99"))
-        parts.append(_text(194, y + step * 0.6, name, "end"))
-        parts.append(_text(206 + length, y + step * 0.6, f"{gain / total:.1%}"))
-    return "".join(parts)
+def _thresholds(page: Page, manifest: Manifest, seen: Evidence, found: Curve, on: str) -> None:
+    page.heading("Thresholds", "Proposals from the calibration rows; policy.yaml decides.")
+    if manifest.thresholds:
+        rows = [
+            (t.name, f"{t.from_score:.4f}", f"{t.precision:.3f}", f"{t.recall:.3f}",
+             *(f"{value:.3f}" for value in at_threshold(seen.scores, seen.fraud, t.from_score)))
+            for t in manifest.thresholds
+        ]  # fmt: skip
+        page.table(("tier", "from score", "precision", "recall", f"precision, {on}", f"recall, {on}"), rows)
+    else:
+        page.note("No score reaches the precision that a threshold is proposed for.")
+    score, series = _thin(found.from_score, {"precision": found.precision, "recall": found.recall, "F1": found.f1})
+    shown = [Picture("By threshold", f"On the {on}, when everything from a score on is stopped.",
+                     lines(score, series, "from score", "share", log="x"))]  # fmt: skip
+    if found.saved is not None:
+        best = int(found.saved.argmax())
+        told = (
+            f"Frauds stopped, less {seen.money.per_alert:g} for each alert and {seen.money.good_share:.1%} of the good "
+            f"amounts stopped. Most, {found.saved[best]:,.0f}, from {found.from_score[best]:.4f} on "
+            f"({found.alerts[best]:,.0f} alerts)."
+        )
+        at, money = _thin(found.from_score, {"saved": found.saved})
+        shown.append(Picture("Money saved", told, lines(at, money, "from score", "money", log="x")))
+    page.pictures(*shown)
+    if found.saved is not None:
+        points = [int(np.argmin(np.abs(found.from_score - at))) for at in (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)]
+        page.table(("from score", "alerts", "precision", "recall", "F1", "money saved"), [
+            (f"{found.from_score[at]:.3f}", int(found.alerts[at]), f"{found.precision[at]:.3f}",
+             f"{found.recall[at]:.3f}", f"{found.f1[at]:.3f}", f"{found.saved[at]:,.0f}")
+            for at in dict.fromkeys(points)
+        ])  # fmt: skip
+
+
+def _candidates(page: Page, manifest: Manifest, costs: Mapping[str, tuple[float, int]]) -> None:
+    if not manifest.training.validated:
+        return
+    names = list(manifest.training.validated[0].mean)
+    tested = [name for name in ("auc", "average_precision", *names[2:], "brier", "log_loss", "f1")
+              if name in manifest.training.validated[0].test]  # fmt: skip
+    page.heading("Candidates", "Through one pipeline: validation is the mean over later blocks and its spread; test is "
+                 "the test window, calibrated on the validation blocks. Only XGBoost is served.")  # fmt: skip
+    page.table(
+        ("candidate", *(f"{name.replace('_', ' ')}, validation" for name in names),
+         *(f"{name.replace('_', ' ')}, test" for name in tested), "learnt from", "seconds"),
+        [_candidate(one, names, tested, costs) for one in manifest.training.validated],
+    )  # fmt: skip
+    shown = [one.name for one in manifest.training.validated]
+    mean = [one.mean["average_precision"] for one in manifest.training.validated]
+    wide = [one.spread["average_precision"] for one in manifest.training.validated]
+    ends = ([m - s for m, s in zip(mean, wide, strict=True)], [m + s for m, s in zip(mean, wide, strict=True)])
+    page.pictures(Picture("Average precision on validation", "Mean and spread over the blocks.",
+                          bars(shown, {"average precision": mean}, spread=ends, lying=True)))  # fmt: skip
+
+
+def _candidate(
+    one: Validated, names: Sequence[str], tested: Sequence[str], costs: Mapping[str, tuple[float, int]]
+) -> tuple[Value, ...]:
+    seconds, rows = costs.get(one.name, (None, None))
+    validation = (f"{one.mean[name]:.4f} ± {one.spread[name]:.4f}" for name in names)
+    test = (f"{one.test[name]:.4f}" if name in one.test else None for name in tested)
+    return one.name, *validation, *test, rows, None if seconds is None else f"{seconds:.1f}"
+
+
+def _choices(page: Page, manifest: Manifest, choices: Sequence[Choice]) -> None:
+    if not choices:
+        return
+    page.heading("Choice of features", "Average precision of XGBoost with them alone, on the validation blocks.")
+    page.table(("way", "average precision", "features", "seconds", "kept"), [
+        (Cell(one.selected.method, "good" if one.selected.method == manifest.training.selected_by else ""),
+         f"{one.selected.average_precision:.4f}", len(one.selected.features), f"{one.seconds:.1f}",
+         "" if one.selected.method == "all" else ", ".join(one.selected.features)) for one in choices
+    ], texts=(0, 4))  # fmt: skip
+
+
+def _search(page: Page, manifest: Manifest, search: Search | None) -> None:
+    if search is None:
+        return
+    tuned, booster = search.tuned, manifest.training.booster
+    page.heading("Search of parameters", f"{tuned.trials} trials, {tuned.pruned} of them pruned, ended by "
+                 f"{tuned.ended_by}; {search.seconds:.0f} s. On the validation blocks alone.")  # fmt: skip
+    done = [(at, value) for at, value in enumerate(search.values, 1) if value is not None]
+    best = np.maximum.accumulate([value for _, value in done])
+    page.pictures(Picture("Trials", "Each that was not pruned, and the best so far; the first is as configured.",
+                          lines([at for at, _ in done], {"best": best}, "trial", "average precision",
+                                dots={"trial": [value for _, value in done]})))  # fmt: skip
+    names = ("max_depth", "learning_rate", "rounds", "min_child_weight", "subsample", "colsample", "l2")
+    page.table(names, [[f"{getattr(booster, name):.4g}" for name in names]], texts=())
+
+
+def _importance(page: Page, seen: Evidence) -> None:
+    held, total = seen.importance, sum(seen.gains.values()) or 1.0
+    order = held.order[:SHOWN]
+    names = [held.features[at] for at in order]
+    size = np.abs(held.contributions).mean(axis=0)
+    mean = held.lost.mean(axis=0)
+    page.heading("What it goes by", "On rows that it didn't learn from.")
+    page.pictures(
+        Picture("Contributions (SHAP)", "A dot is a payment: what the feature's value, from low (blue) to high (red), "
+                "adds to its log-odds.", lambda axes: _swarm(axes, held, order), 6.4, 4.4),
+        Picture("Permutation importance", "Average precision lost when its values are shuffled; mean and range.",
+                bars(names, {"lost": mean[order]}, "average precision lost",
+                     (held.lost.min(axis=0)[order], held.lost.max(axis=0)[order]), lying=True), 5.0, 4.4),
+    )  # fmt: skip
+    page.pictures(*(
+        Picture(name, "", lines(grid, {"score": means}, name, "mean score"), 3.6, 2.4)
+        for name, (grid, means) in held.dependence.items()
+    ))  # fmt: skip
+    page.note("Partial dependence above: the mean score when every payment had that value, all else as it is.")
+    page.table(("feature", "mean |SHAP|", "precision lost", "share of gain"), [
+        (name, f"{size[at]:.4f}", f"{mean[at]:.4f}", f"{seen.gains.get(name, 0.0) / total:.1%}")
+        for at in held.order for name in [held.features[at]]
+    ])  # fmt: skip
+
+
+def _swarm(axes: Any, held: Importance, order: Sequence[int]) -> None:
+    rows = np.linspace(0, len(held.values) - 1, min(len(held.values), SWARM)).astype(np.int64)
+    random = np.random.default_rng(0)
+    for place, at in enumerate(order):
+        values = held.values[rows, at].astype(np.float64)
+        ranks = np.searchsorted(np.sort(values[~np.isnan(values)]), values) / max(1, len(rows))
+        axes.scatter(held.contributions[rows, at], place + random.uniform(-0.25, 0.25, len(rows)), 5,
+                     np.where(np.isnan(values), 0.5, ranks), cmap="coolwarm", vmin=0, vmax=1, linewidths=0)  # fmt: skip
+    axes.axvline(0, color="#8a96a3", linewidth=0.8)
+    axes.set_yticks(range(len(order)), labels=[held.features[at] for at in order])
+    axes.invert_yaxis()
+    axes.set_xlabel("added to the log-odds")

@@ -6,7 +6,7 @@ A label counts only when it was known at the cut-off; the split is by event time
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from engine.scoring.codec import DAY_US, Span
 from engine.scoring.config import Columns
 from engine.scoring.manifest import Classes, Week
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 NEVER_US = np.iinfo(np.int64).max
@@ -38,14 +39,21 @@ class Rows:
     known_us: Ints
     group: Ints
     """A number for each distinct group; a row of nobody has its own, below 0."""
+    amount: Floats | None = None
+    """What is lost with a fraud; None where the table doesn't tell, NaN where a row doesn't."""
 
     def __len__(self) -> int:
         return len(self.time_us)
 
     def __getitem__(self, chosen: Mask | Ints) -> Rows:
         """The chosen rows."""
+        amount = None if self.amount is None else self.amount[chosen]
         return Rows(self.matrix[chosen], self.fraud[chosen], self.labelled[chosen], self.time_us[chosen],
-                    self.known_us[chosen], self.group[chosen])  # fmt: skip
+                    self.known_us[chosen], self.group[chosen], amount)  # fmt: skip
+
+    def only(self, columns: Sequence[int]) -> Rows:
+        """The same rows with some of the features."""
+        return replace(self, matrix=np.ascontiguousarray(self.matrix[:, list(columns)]))
 
 
 def read_rows(table: pa.Table, features: Sequence[str], columns: Columns) -> Rows:
@@ -72,7 +80,8 @@ def read_rows(table: pa.Table, features: Sequence[str], columns: Columns) -> Row
             f"column {columns.label_known}: {len(early):,} labels were known before their event, the first in row "
             f"{early[0] + 1}; one of the two times is wrong"
         )
-    return Rows(matrix, label == 1, ~np.isnan(label), time_us, known_us, _groups(table, columns.group))
+    amount = _numbers(table, columns.amount) if columns.amount in table.column_names else None
+    return Rows(matrix, label == 1, ~np.isnan(label), time_us, known_us, _groups(table, columns.group), amount)
 
 
 def _numbers(table: pa.Table, name: str) -> npt.NDArray[np.float64]:
@@ -123,6 +132,14 @@ def within(rows: Rows, span: Span) -> Mask:
 def mature(rows: Rows, span: Span, cut_off_us: int) -> Mask:
     """Rows of the span that may be learnt from: labelled, and the label known at the cut-off."""
     return within(rows, span) & rows.labelled & (rows.known_us <= cut_off_us)
+
+
+def thinned(part: Rows, good_share: float, seed: int) -> tuple[Rows, npt.NDArray[np.float32] | None]:
+    """All frauds and a share of the good rows, with weights that keep the prevalence; no weights for all rows."""
+    if good_share >= 1.0:
+        return part, None
+    kept = part[part.fraud | (np.random.default_rng(seed).random(len(part)) < good_share)]
+    return kept, np.where(kept.fraud, 1.0, 1.0 / good_share).astype(np.float32)
 
 
 def count_classes(rows: Rows, span: Span, cut_off_us: int) -> Classes:

@@ -3,13 +3,14 @@
     config = TrainConfig(name="payment", version="1", event_kind="payment", features=names, window=Span.of("…/…"))
     folder = write_model(Path("models"), train(table, config))
 
-Rows are split by event time only, labels count as known at the cut-off. Same table and config, same bytes out.
+Rows are split by event time, labels count as known at the cut-off. Same table and config, same model out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,54 +19,116 @@ import pyarrow as pa
 import xgboost
 
 from engine.errors import ModelError
-from engine.scoring import measure, report, rows, suspects
+from engine.scoring import candidates, compare, folds, importance, measure, report, rows, selection, suspects, tuning
 from engine.scoring.calibrate import Calibration, fit_logistic
 from engine.scoring.codec import time_text
 from engine.scoring.config import TrainConfig
 from engine.scoring.folder import TrainedModel
+from engine.scoring.folds import Fold
 from engine.scoring.manifest import CalibrationRecord, Manifest, Test, Training, digest, features_digest
 from engine.scoring.onnx import VERSIONS, Model
 from engine.scoring.parity import check_parity, write_parity
-from engine.scoring.rows import Rows
+from engine.scoring.rows import NEVER_US, Rows
 from engine.scoring.trees import export_trees
 
 Floats = npt.NDArray[np.float64]
+Tell = Callable[[str], None]
+"""Hears what is being done."""
 PROOF_ROWS = 20_000
 TARGETS = {"medium": 0.2, "high": 0.6}
 """Precision on the calibration rows at which a tier's threshold is proposed."""
+BY_CHANCE = "Validated on rows drawn by chance (`split: random`), not on later ones: its validation figures flatter."
 
 
-def train(table: pa.Table, config: TrainConfig) -> TrainedModel:
+@dataclass(slots=True)
+class _Found:
+    """What was found on the way to the final configuration."""
+
+    config: TrainConfig
+    data: Rows
+    folds: tuple[Fold, ...]
+    rounds: int = 0
+    choices: tuple[selection.Choice, ...] = ()
+    search: tuning.Search | None = None
+    comparison: compare.Comparison | None = None
+
+
+def train(table: pa.Table, config: TrainConfig, tell: Tell = lambda _: None) -> TrainedModel:
     """Train, calibrate, export, prove and measure; ModelError says what in table or config stands against it."""
     _check(config)
     data = rows.read_rows(table, config.features, config.columns)
     learn = data[rows.mature(data, config.window, config.cut_off)]
     _check_classes(learn, config)
     suspects.check_leaks(learn, config.features, config.trusted)
-    rounds = _rounds(learn, config)
-    booster = _fit(learn, config, rounds)
+    found = _prepared(data, config, tell)
+    config, data = found.config, found.data
+    learn = data[rows.mature(data, config.window, config.cut_off)]
+    tell("the model")
+    began_s = time.perf_counter()
+    booster = candidates.fit_booster(learn, config, found.rounds)
+    seconds = time.perf_counter() - began_s
     onnx = export_trees(bytes(booster.save_raw("json")), len(config.features))
     model = Model(onnx, config.features)
-    held, margins = _held_margins(data, learn, model, config, rounds)
-    fitted = fit_logistic(margins, held.fraud)
     tested = _tested(data, config)
+    held, margins, method = _held_margins(found, learn, model)
+    fitted = fit_logistic(margins, held.fraud)
     parity = _prove(booster, model, fitted, data[rows.within(data, config.window)], tested, config)
-    manifest = _manifest(data, learn, held, fitted, rounds, onnx, parity, config)
+    manifest = _manifest(found, learn, held, method, fitted, onnx, parity)
     scores = fitted.scores(margins)
+    from_score = measure.best_threshold(scores, held.fraud)
     manifest = replace(manifest, thresholds=measure.propose(scores, held.fraud, TARGETS))
+    judged = held
     if len(tested):
-        margins, held, scores = model.margins(tested.matrix), tested, fitted.scores(model.margins(tested.matrix))
-        metrics = measure.evaluate(scores, tested.fraud, tested.time_us, tested.group, config.alerts_per_day)
-        manifest = replace(manifest, test=Test(config.test or config.window, metrics))
-    page = report.render(manifest, scores, held.fraud, _gains(booster, config))
+        judged, scores = tested, fitted.scores(model.margins(tested.matrix))
+        manifest = replace(manifest, test=_measured(scores, tested, from_score, config))
+    costs: dict[str, tuple[float, int]] = {}
+    if found.comparison is not None:
+        tell("the candidates on the test window")
+        validated, costs = found.comparison.finished(learn, tested, config, model.margins(tested.matrix), seconds)
+        manifest = replace(manifest, training=replace(manifest.training, validated=validated))
+    page = ""
+    if config.report:
+        tell("the report")
+        score: importance.Scores = lambda given: fitted.scores(model.margins(given))  # noqa: E731 - a closure of two names
+        seen = importance.importance(booster, model.margins, score, judged, config.features, config.seed)
+        evidence = report.Evidence(
+            scores, judged.fraud, judged.amount, config.money, seen, _gains(booster, config), found.choices,
+            found.search, costs,
+        )  # fmt: skip
+        page = report.render(manifest, evidence)
     return TrainedModel(manifest, onnx, parity, page, tuple(_remarks(manifest, learn, config)))
+
+
+def _prepared(data: Rows, config: TrainConfig, tell: Tell) -> _Found:
+    """Features, parameters and number of trees as the validation blocks have them, and how candidates do there."""
+    found = _Found(config, data, folds.blocks(data, config))
+    if config.select is not None:
+        tell("ways of choosing features")
+        found.choices = selection.choose(data, found.folds, config)
+        kept = next((c.selected.features for c in found.choices if c.selected.method == config.select.use), None)
+        if kept is not None:
+            found.data = data.only(selection.columns(config, kept))
+            found.config = config = selection.narrowed(config, kept)
+    if config.tune is not None:
+        tell("a search of parameters")
+        found.search = tuning.tune(found.data, found.folds, config)
+        found.config = config = replace(config, booster=found.search.booster)
+    found.rounds = _rounds(found, tell)
+    if found.folds:
+        names = ("xgboost", *config.candidates)
+        tell(f"validation of {', '.join(names)} on {len(found.folds)} blocks")
+        found.comparison = compare.compare(found.data, found.folds, config, found.rounds, names)
+    return found
 
 
 def _check(config: TrainConfig) -> None:
     """Refuse a configuration that would peek, or that contradicts itself."""
+    candidates.check(config)
     unknown = [name for name, sign in config.monotone.items() if name not in config.features or sign not in (1, -1)]
     if unknown:
         raise ModelError(f"monotone: {', '.join(unknown)} must be a feature with 1 or -1")
+    if not 0 < config.good_share <= 1:
+        raise ModelError(f"good_share is {config.good_share}; it is a share above 0, at most 1")
     if config.calibrate and config.calibrate.start_us < config.window.end_us:
         raise ModelError(f"the calibration window {config.calibrate} begins inside the training window {config.window}")
     if config.test and config.test.start_us < config.cut_off:
@@ -88,67 +151,68 @@ def _remarks(manifest: Manifest, learn: Rows, config: TrainConfig) -> Iterator[s
     """What whoever trains should know, although it stops nothing."""
     if same := suspects.constants(learn, config.features):
         yield f"the same in every row, so nothing was learnt from it: {', '.join(same)}"
+    training = manifest.training
+    if training.selected_by:
+        yield f"features chosen by {training.selected_by}: {', '.join(config.features)}"
+    if training.tuned is not None:
+        tuned = training.tuned
+        yield f"parameters of {tuned.trials} trials, {tuned.pruned} pruned, ended by {tuned.ended_by}"
+    if training.split != "time":
+        yield BY_CHANCE
     if manifest.test is not None:
         yield measure.calibration_verdict(manifest.test.metrics)[1]
 
 
-def _parameters(config: TrainConfig) -> dict[str, Any]:
-    booster = config.booster
-    return {
-        "objective": "binary:logistic", "base_score": 0.5, "tree_method": "hist", "verbosity": 0,
-        "nthread": config.threads, "seed": config.seed, "max_depth": booster.max_depth, "eta": booster.learning_rate,
-        "max_bin": booster.max_bin, "min_child_weight": booster.min_child_weight, "subsample": booster.subsample,
-        "colsample_bytree": booster.colsample, "reg_lambda": booster.l2, "eval_metric": "aucpr",
-        "monotone_constraints": tuple(config.monotone.get(name, 0) for name in config.features),
-    }  # fmt: skip
-
-
-def _matrix(part: Rows) -> xgboost.DMatrix:
-    return xgboost.DMatrix(part.matrix, label=part.fraud)
-
-
-def _fit(part: Rows, config: TrainConfig, rounds: int) -> xgboost.Booster:
-    return xgboost.train(_parameters(config), _matrix(part), num_boost_round=rounds)
-
-
-def _rounds(learn: Rows, config: TrainConfig) -> int:
+def _rounds(found: _Found, tell: Tell) -> int:
     """The number of trees: as configured, or where average precision on later rows stops rising."""
-    patience = config.booster.early_stopping_rounds
-    if not patience:
+    config = found.config
+    if not config.booster.early_stopping_rounds:
         return config.booster.rounds
+    if found.folds:
+        tell("the number of trees")
+        return int(tuning.curve(found.data, found.folds, config).argmax()) + 1
+    learn = found.data[rows.mature(found.data, config.window, config.cut_off)]
     late = learn.time_us >= np.quantile(learn.time_us, 0.8)
     if not learn.fraud[late].any() or not learn.fraud[~late].any():
         raise ModelError("early stopping needs fraud before and in the last fifth of the training rows")
-    booster = xgboost.train(
-        _parameters(config), _matrix(learn[~late]), num_boost_round=config.booster.rounds, verbose_eval=False,
-        evals=[(_matrix(learn[late]), "late")], early_stopping_rounds=patience,
-    )  # fmt: skip
-    return int(booster.best_iteration) + 1
+    whole = Fold(np.flatnonzero(~late), np.flatnonzero(late), config.window)
+    return int(tuning.curve(learn, [whole], config).argmax()) + 1
 
 
-def _held_margins(data: Rows, learn: Rows, model: Model, config: TrainConfig, rounds: int) -> tuple[Rows, Floats]:
-    """Rows to calibrate on and their margins, none from a model that learnt from the row."""
+def _held_margins(found: _Found, learn: Rows, model: Model) -> tuple[Rows, Floats, str]:
+    """Rows to calibrate on, their margins, none from a model that learnt from the row, and which way this was."""
+    config, data = found.config, found.data
     if config.calibrate:
-        held = data[rows.mature(data, config.calibrate, config.cut_off)]
-        return held, model.margins(held.matrix)
+        held = data[folds.judged(data, config.calibrate, config, config.cut_off)]
+        return held, model.margins(held.matrix), "slice"
+    if found.comparison is not None:
+        return found.comparison.held, found.comparison.margins["xgboost"], "prequential"
     margins = np.empty(len(learn))
     blocks = np.array_split(np.argsort(learn.time_us, kind="stable"), config.folds)
     for block in blocks:
         others = np.ones(len(learn), np.bool_)
         others[block] = False
-        booster = _fit(learn[others], config, rounds)
-        margins[block] = booster.predict(_matrix(learn[block]), output_margin=True)
-    return learn, margins
+        margins[block] = candidates.fit("xgboost", learn[others], config, found.rounds)(learn.matrix[block])
+    return learn, margins, "out_of_fold"
 
 
 def _tested(data: Rows, config: TrainConfig) -> Rows:
     """Labelled rows of the test window; none without one."""
     if config.test is None:
         return data[np.empty(0, np.int64)]
-    chosen = rows.within(data, config.test) & data.labelled
-    if config.leave_out_compromised:
-        chosen &= ~rows.known_compromised(data, config.test, config.window.start_us)
-    return data[chosen]
+    return data[folds.judged(data, config.test, config, NEVER_US)]
+
+
+def _measured(scores: Floats, tested: Rows, from_score: float, config: TrainConfig) -> Test:
+    """Metrics of the test rows, with their intervals where there is a report to show them."""
+    assert config.test is not None
+    columns = (scores, tested.fraud, tested.time_us, tested.group, config.alerts_per_day)
+    metrics = measure.evaluate(*columns) | measure.called(scores, tested.fraud, from_score)
+    if tested.amount is not None:
+        money = measure.saved(scores, tested.fraud, tested.amount, from_score, config.money)
+        metrics |= {"money_saved": money, "money_at_risk": float(np.nansum(tested.amount[tested.fraud]))}
+    intervals = measure.intervals(*columns, from_score, config.seed) if config.report else {}
+    return Test(config.test, metrics, intervals)
 
 
 def _prove(
@@ -172,25 +236,29 @@ def _prove(
     return parity
 
 
-def _manifest(data: Rows, learn: Rows, held: Rows, fitted: Calibration, rounds: int, onnx: bytes, parity: bytes,
-              config: TrainConfig) -> Manifest:  # fmt: skip
-    window, cut_off = config.window, config.cut_off
+def _manifest(found: _Found, learn: Rows, held: Rows, method: str, fitted: Calibration, onnx: bytes,
+              parity: bytes) -> Manifest:  # fmt: skip
+    config, data = found.config, found.data
+    window, cut_off, by_chance = config.window, config.cut_off, config.validate.split != "time" and bool(found.folds)
     training = Training(
         window=window, cut_off=time_text(cut_off), delay_days=config.delay_days, label=config.label,
         classes=rows.count_classes(data, window, cut_off), maturity=rows.weekly_maturity(data, window, cut_off),
-        data_digest=_data_digest(learn, held, config), seed=config.seed, rounds=rounds,
+        data_digest=_data_digest(learn, held, config), seed=config.seed, rounds=found.rounds,
         booster=config.booster, monotone=config.monotone,
         libraries={**VERSIONS, "numpy": np.__version__, "xgboost": xgboost.__version__},
+        split="random" if by_chance else "time", good_share=config.good_share,
+        selections=tuple(choice.selected for choice in found.choices),
+        selected_by=config.select.use if config.select else "", tuned=found.search.tuned if found.search else None,
     )  # fmt: skip
     calibration = CalibrationRecord(
-        kind="logistic", parameters=fitted.parameters, method="slice" if config.calibrate else "out_of_fold",
-        window=config.calibrate or window, rows=len(held), fraud=int(held.fraud.sum()),
+        kind="logistic", parameters=fitted.parameters, method=method, window=config.calibrate or window, rows=len(held),
+        fraud=int(held.fraud.sum()),
     )  # fmt: skip
     return Manifest(
         name=config.name, version=config.version, event_kind=config.event_kind, model_digest=digest(onnx),
         parity_digest=digest(parity), features=config.features, features_digest=features_digest(config.features),
         base_margin=0.0, training=training, calibration=calibration, definitions_digest=config.definitions_digest,
-        intended_use=config.intended_use, limits=config.limits,
+        intended_use=config.intended_use, limits=(*config.limits, BY_CHANCE) if by_chance else config.limits,
     )  # fmt: skip
 
 

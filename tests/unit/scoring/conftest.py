@@ -47,6 +47,7 @@ def shop_config(**changes: object) -> TrainConfig:
     settings: dict[str, object] = {
         "name": "shop", "version": "1", "event_kind": "payment", "features": FEATURES, "window": days(0, 20),
         "test": days(25, 35), "delay_days": 2.0, "booster": Booster(rounds=20), "parity_rows": 40, "alerts_per_day": 5,
+        "report": False,
     }  # fmt: skip
     return TrainConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
