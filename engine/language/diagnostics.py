@@ -134,7 +134,7 @@ class Diagnostics:
 
     def render(self) -> str:
         """All items as text, in the order of their places."""
-        lines = {file: _lines(text) for file, text in self.sources.items()}
+        lines = {file: re.split("\r\n|\r|\n", text) for file, text in self.sources.items()}
         shown = [render(item, lines) for item in self.ordered()]
         return "\n".join([*shown, f"and {self.more} more"] if self.more else shown)
 
@@ -183,10 +183,6 @@ def _cells(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _lines(text: str) -> list[str]:
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
 # --- did you mean ---------------------------------------------------------------------------------------------------
 
 _LOOK_ALIKES = str.maketrans(
@@ -211,19 +207,12 @@ def did_you_mean(name: str, known: Iterable[str], quote: str = "`") -> str:
         odd = next(c for c in name if ord(c) > 127)
         called = unicodedata.name(odd, f"U+{ord(odd):04X}")
         return f"{odd!r} is {called}, which only looks like ASCII; did you mean {quote}{twin}{quote}?"
-    near = difflib.get_close_matches(twin, choices, n=3, cutoff=0.7) or _same_tail(twin, choices)
-    return f"did you mean {_alternatives(near, quote)}?" if near else ""
-
-
-def _same_tail(name: str, choices: list[str]) -> list[str]:
-    """Known dotted names with the same last part, for a name written without or with a wrong prefix."""
-    tail = name.rsplit(".", 1)[-1]
-    return [c for c in choices if c.rsplit(".", 1)[-1] == tail][:3]
-
-
-def _alternatives(names: list[str], quote: str) -> str:
-    quoted = [f"{quote}{n}{quote}" for n in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+    tail = twin.rpartition(".")[2]  # a dotted name may be written without its prefix, or with another
+    near = difflib.get_close_matches(twin, choices, n=3, cutoff=0.7) or [
+        choice for choice in choices if choice.rpartition(".")[2] == tail
+    ]
+    *others, last = [f"{quote}{each}{quote}" for each in near[:3]] or [""]
+    return f"did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if near else ""
 
 
 # --- codes ----------------------------------------------------------------------------------------------------------

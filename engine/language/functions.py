@@ -81,8 +81,7 @@ def define(*signatures: str) -> Callable[[F], F]:
     """Enter a Python function under signatures; its docstring is the meaning."""
 
     def enter(run: F) -> F:
-        for signature in signatures:
-            _enter(signature, run, run.__doc__ or "")
+        define_all(("; ".join(signatures), run, run.__doc__ or ""))
         return run
 
     return enter
@@ -92,19 +91,11 @@ def define_all(*rows: tuple[str, Callable[..., Any]] | tuple[str, Callable[..., 
     """Enter what is said in one expression: signatures separated by `; `, the Python, and the meaning if any."""
     for signatures, run, *meaning in rows:
         for signature in signatures.split("; "):
-            _enter(signature, run, *meaning)
-
-
-def _enter(signature: str, run: Callable[..., Any], meaning: str = "") -> None:
-    match = _SIGNATURE.fullmatch(signature)
-    if match is None:
-        raise ValueError(f"{signature!r} is not a signature")
-    receiver, name = match["receiver"], match["name"]
-    params = ([receiver] if receiver else []) + _split(match["params"])
-    function = FUNCTIONS.setdefault((name, bool(receiver)), Function(name, bool(receiver)))
-    function.overloads.append(Overload(tuple(map(parse_type, params)), parse_type(match["result"]), run, meaning))
-
-
-def _split(params: str) -> list[str]:
-    """Parameters at commas outside parentheses."""
-    return [p.strip() for p in re.split(r",(?![^(]*\))", params) if p.strip()]
+            match = _SIGNATURE.fullmatch(signature)
+            if match is None:
+                raise ValueError(f"{signature!r} is not a signature")
+            receiver, name = match["receiver"], match["name"]
+            at_commas = re.split(r",(?![^(]*\))", match["params"])  # outside parentheses
+            params = [parse_type(text) for text in (receiver or "", *at_commas) if text.strip()]
+            function = FUNCTIONS.setdefault((name, bool(receiver)), Function(name, bool(receiver)))
+            function.overloads.append(Overload(tuple(params), parse_type(match["result"]), run, *meaning))

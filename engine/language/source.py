@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,16 +199,12 @@ class _Composer:
 
     def document(self) -> Node | None:
         """The root node; None if the file is empty or something was refused."""
-        for event in self._events():
+        for event in yaml.parse(self.source.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             if not self._take(event):
                 return None
         if self.root is None and not self.refused:
             self._refuse("E109", "the file is empty", 0)
         return None if self.refused else self.root
-
-    def _events(self) -> Iterator[yaml.Event]:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.parse(self.source.text, Loader=loader)
 
     def _take(self, event: yaml.Event) -> bool:
         """Handle one event; False stops the reading."""
