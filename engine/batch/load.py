@@ -9,7 +9,7 @@ how far it came, and what it has already is not sent again. Ids make even a lost
 from __future__ import annotations
 
 import hashlib
-import struct
+import pickle
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -33,7 +33,6 @@ BATCH_EVENTS = 4_000
 """Events that a sink gets at once: one commit each, so enough to make its cost small, and few enough to lose little."""
 _READING = b"1"
 """Raised when a change of code changes which events a file gives, or their order: old positions are void then."""
-_HEAD = struct.Struct("<QII")
 
 Item = tuple[Event | None, Sequence[Outcome]]
 """An event with the outcomes that its rows tell; no event where the file holds outcomes alone."""
@@ -254,18 +253,12 @@ class _Run:
 
 def _pack(arrival: Arrival) -> bytes:
     event = arrival.event
-    body, digest = (event.body, event.digest) if event else (b"", b"")
-    outcomes = orjson.dumps(arrival.outcomes) if arrival.outcomes else b""
-    return b"".join((_HEAD.pack(arrival.line, len(body), len(digest)), body, digest, outcomes))
+    return pickle.dumps((arrival.line, event.body if event else b"", event.digest if event else b"", arrival.outcomes))
 
 
 def _unpack(key: bytes, payload: bytes) -> Arrival:
-    line, body_size, digest_size = _HEAD.unpack_from(payload)
-    split, end = _HEAD.size + body_size, _HEAD.size + body_size + digest_size
-    outcomes = tuple(orjson.loads(payload[end:])) if end < len(payload) else ()
-    if not body_size:
+    line, body, digest, outcomes = pickle.loads(payload)
+    if not body:
         return Arrival(row_of(key), line, outcomes[0]["time_us"], None, outcomes)
-    body = payload[_HEAD.size : split]
     event_id, kind, time_us, fields = orjson.loads(body)
-    event = Event(event_id, kind, time_us, fields, body, payload[split:end])
-    return Arrival(row_of(key), line, time_us, event, outcomes)
+    return Arrival(row_of(key), line, time_us, Event(event_id, kind, time_us, fields, body, digest), outcomes)

@@ -19,23 +19,17 @@ QUIET_S = 5.0
 """Away from a terminal, a line of progress comes at most so often."""
 
 
-def output() -> Console:
-    """Standard output."""
-    plain = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return Console(width=WIDTH if plain else None, highlight=False, emoji=False, markup=False)
-
-
-def messages() -> Console:
-    """Standard error."""
-    plain = not sys.stderr.isatty() and "COLUMNS" not in os.environ
-    return Console(stderr=True, width=WIDTH if plain else None, highlight=False, emoji=False, markup=False)
+def output(*, stderr: bool = False) -> Console:
+    """Standard output, or standard error."""
+    plain = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=WIDTH if plain else None, highlight=False, emoji=False, markup=False)
 
 
 class Meter:
     """Tells how far a long step is. Call it as often as you like: `meter(0.4, "12,000 events")`."""
 
     def __init__(self, label: str) -> None:
-        self._label, self._console = label, messages()
+        self._label, self._console = label, output(stderr=True)
         self._told_s = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"),
