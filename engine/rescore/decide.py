@@ -34,6 +34,7 @@ from engine.rescore.decided import RULE, packed, schema_of, with_hits
 from engine.rescore.judge import Codes, Ints, Judged, KindColumns, Mask, flat, numbers_of, present, texts_at, where
 from engine.rescore.rows import LOW, People, as_row
 from engine.rescore.scores import ColumnScores
+from engine.rescore.signals import Signals
 from engine.standing import unpack_risk
 from engine.values import Event, Measure, Row
 
@@ -94,7 +95,7 @@ class Decider:
     def __post_init__(self) -> None:
         self.schema = schema_of(self.program, self.kinds)
         self.names = tuple(name[len(RULE) :] for name in self.schema.names if name.startswith(RULE))
-        self.people = People(self.program)
+        self.people, self.signals = People(self.program), Signals(self.program)
         self._kinds: dict[str, KindColumns] = {}
         self._scores = {kind: ColumnScores(model) for kind, model in self.program.models.items()}
         ends = {0}
@@ -115,6 +116,16 @@ class Decider:
             for start in range(0, len(table), CHUNK_ROWS):
                 yield table.slice(start, CHUNK_ROWS).combine_chunks()
 
+    def dump(self) -> bytes:
+        """What the decisions so far leave for the next ones."""
+        return orjson.dumps({"people": self.people.dump(), "facts": self.signals.facts, "count": self.signals.count})
+
+    def load(self, data: bytes) -> None:
+        """Take up what was dumped."""
+        body = orjson.loads(data)
+        self.people.load(body["people"])
+        self.signals.facts, self.signals.count = body["facts"], body["count"]
+
     # --- in columns ---------------------------------------------------------------------------------------------------
 
     def judge(self, seen: pa.Table) -> Judgement:
@@ -129,7 +140,7 @@ class Decider:
         groups = coded.indices.to_numpy().astype(np.int64) * (len(self._ends) + 1) + era
         for group in np.unique(groups):
             rows = np.flatnonzero(groups == group)
-            self.then.us = int(as_of[rows[0]])
+            self.then.us = self.program.moment.now_us = int(as_of[rows[0]])
             mine = seen if len(rows) == len(seen) else seen.take(pa.array(rows))
             kind = kinds[group // (len(self._ends) + 1)]
             judged, table, names = self._judged(kind, mine, as_of[rows])
@@ -145,6 +156,7 @@ class Decider:
         judge, size = self._kinds[kind], len(seen)
         columns: dict[str, Any] = {name: seen[name] for name in seen.column_names if name not in OWN}
         self._add_standing(columns, seen)
+        columns.setdefault("event.lists", _empty(size))
         score, degraded = np.full(size, np.nan), None
         if kind in self.kinds:
             degraded = self._degraded(columns, seen)
@@ -164,7 +176,7 @@ class Decider:
         lacks = present(columns, "txn.amount_minor") & ~present(columns, "txn.amount_base")
         told = seen["degraded"].to_pylist() if "degraded" in seen.column_names else [None] * size
         if not lacks.any() and not any(told):
-            return pa.ListArray.from_arrays(pa.array(np.zeros(size + 1, np.int32)), pa.array([], pa.string()))
+            return _empty(size)
         rates = iter(texts_at(columns, "txn.currency", np.flatnonzero(lacks)))
         first = [[f"fx:{next(rates)}"] if lacking else [] for lacking in lacks]
         return pa.array(
@@ -235,7 +247,7 @@ class Decider:
         size = len(seen)
         if degraded is None:
             return self.schema.empty_table()
-        empty = pa.ListArray.from_arrays(pa.array(np.zeros(size + 1, np.int32)), pa.array([], pa.string()))
+        empty = _empty(size)
         amount = numbers_of(columns, "txn.amount_base", np.nan)
         people = "user" in self.program.layouts
         user = judged.user_tier if people and self.program.policy.by_kind.get("user") else np.ones(size, np.int8)
@@ -292,7 +304,8 @@ class Decider:
         propensity = base["propensity"].to_numpy(zero_copy_only=False).copy() if len(base) else np.zeros(0)
         amounts, as_of = numbers_of(_fields(seen), "txn.amount_base", 0.0), _as_of(seen)
         given = [self._given(seen, name) for name in ("risk_before", "measures_before")]
-        todo = self._todo(seen, made, propensity, given)
+        raised = {} if self.standing == "given" else self.signals.raised(seen, made.decided)
+        todo = np.union1d(self._todo(seen, made, propensity, given), np.array([*raised], np.int64))
         rows = _rows_of(seen, todo)
         new: dict[int, dict[str, Any]] = {}
         for at, row in zip(todo.tolist(), rows, strict=True):
@@ -310,7 +323,8 @@ class Decider:
             )
             passed = row.pop("challenge_passed", None)
             case.challenge_passed = self.people.passed(case) if passed is None else passed
-            ordinary = person == (LOW, ()) and not case.challenge_passed
+            case.flags = list(raised.get(at, case.flags))
+            ordinary = person == (LOW, ()) and not case.challenge_passed and at not in raised
             if ordinary and not made.doubtful[at] and not made.raises[at]:
                 if chance and not case.control:
                     propensity[number[at]] = 0.0
@@ -346,6 +360,7 @@ class Decider:
         case = Case(self.program, event, row, (), as_of_us, False, degraded if decided else [], [])
         if decided and "txn.amount_minor" in row and "txn.amount_base" not in row:
             case.degraded[:0] = [f"fx:{row['txn.currency']}"] * (f"fx:{row['txn.currency']}" not in degraded)
+        row.setdefault("event.lists", [])
         case.flags, case.opened_us = told["signals"] or [], told["known_us"] or 0
         return case
 
@@ -390,6 +405,11 @@ class Decider:
             return with_hits(base, made.names, codes)
         rules = {RULE + name: codes[at] for at, name in enumerate(made.names)}
         return pa.table({**{name: base[name] for name in base.column_names}, **rules}).cast(self.schema)
+
+
+def _empty(size: int) -> pa.Array:
+    """A list without anything for each row."""
+    return pa.ListArray.from_arrays(pa.array(np.zeros(size + 1, np.int32)), pa.array([], pa.string()))
 
 
 def _time_us(seen: pa.Table) -> pa.Array:

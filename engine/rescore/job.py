@@ -182,7 +182,7 @@ def run(settings: Settings, plan: Plan, work: Path, out: Path, crew: Crew, told:
     finished = _finished(work, plan.shards)
     report.resumed = finished
     if finished:
-        decider.people.load((work / "decided" / f"{finished - 1}.people").read_bytes())
+        decider.load((work / "decided" / f"{finished - 1}.people").read_bytes())
     judged = crew.each(judge, [(*task, shard) for shard in range(finished, plan.shards)])
     with _output(out, program, plan) as write:
         for shard in range(plan.shards):
@@ -191,7 +191,7 @@ def run(settings: Settings, plan: Plan, work: Path, out: Path, crew: Crew, told:
                 table = parts.read_table(path)
             else:
                 table = pa.concat_tables([decider.finish(*chunk, pack=True) for chunk in next(judged)])
-                parts.write_bytes(path.with_suffix(".people"), decider.people.dump())
+                parts.write_bytes(path.with_suffix(".people"), decider.dump())
                 parts.write_table(path, table)
             report.rows += len(table)
             for words, counts in ((Tier, report.tiers), (Action, report.actions)):
@@ -199,6 +199,7 @@ def run(settings: Settings, plan: Plan, work: Path, out: Path, crew: Crew, told:
                     counts[words(found["values"]).name] += found["counts"]
             write(table)
             told("deciding", report.rows, plan.rows)
+    decider.signals.close()
     report.roads = decider.counts
     with out.open("rb") as file:
         report.digest = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16)).hexdigest()

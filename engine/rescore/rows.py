@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
-
 from engine.program import Case, Program
 from engine.records import DAY_US
 from engine.rescore.decided import OBSERVED, PLAIN, RULE
@@ -67,15 +65,14 @@ class People:
         day = case.as_of_us // DAY_US
         self._spent[day] = self._spent.get(day, 0.0) + case.row["txn.amount_base"]
 
-    def dump(self) -> bytes:
-        """All of it as JSON."""
+    def dump(self) -> dict[str, Any]:
+        """All of it, for JSON."""
         standing = {user: (pack_risk(risk), measures) for user, (risk, measures) in self.standing.items()}
         spent = {str(day): amount for day, amount in self._spent.items()}
-        return orjson.dumps({"standing": standing, "spent": spent, "challenges": self._challenges})
+        return {"standing": standing, "spent": spent, "challenges": self._challenges}
 
-    def load(self, data: bytes) -> None:
+    def load(self, body: Mapping[str, Any]) -> None:
         """Take up what was dumped."""
-        body = orjson.loads(data)
         for user, (risk, measures) in body["standing"].items():
             self.standing[user] = unpack_risk(risk), {name: Measure(**m) for name, m in measures.items()}
         self._spent = {int(day): amount for day, amount in body["spent"].items()}
