@@ -31,6 +31,26 @@ def hash64(text: str) -> int:
     return value or 1
 
 
+Cells = Mapping[str, Mapping[str, Sequence[Any]]]
+"""Tile's name → number of the tile → [rows, sum, sum of squares]; what JSON has no numbers for is text."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Totals by fixed stretches of time of the rows that set a flag: what windows count that outlive the rows."""
+
+    size_us: int
+    window_us: int
+    flag: str
+    value: str
+    """Value column that is summed, or ""."""
+
+    @cached_property
+    def name(self) -> str:
+        """Its name in a head."""
+        return f"{self.size_us}|{self.window_us}|{self.flag}|{self.value}"
+
+
 Evaluate = Callable[[Mapping[str, Any]], Any]
 """A compiled condition or value: a row in; a value, UNKNOWN or a failure out."""
 
@@ -75,11 +95,14 @@ class LogLayout:
     """Rows that count: the newest by (time, id)."""
     told: tuple[str, ...] = ()
     """Fields whose newest value is kept beside the log."""
+    tiles: tuple[Tile, ...] = ()
+    """Totals that are kept beside the log."""
 
     @cached_property
     def digest(self) -> str:
         """Hex digest of the columns; a log written under another digest can't be read with this layout."""
-        text = repr((self.entity, self.flags, self.values) + ((self.told,) if self.told else ()))
+        told = (self.told,) if self.told or self.tiles else ()
+        text = repr((self.entity, self.flags, self.values, *told, *(tile.name for tile in self.tiles)))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @cached_property
@@ -121,6 +144,22 @@ class LogLayout:
     def rows(self, log: bytes) -> list[bytes]:
         """The rows one by one."""
         return [log[at : at + self.size] for at in range(0, len(log), self.size)]
+
+    def tiled(self, cells: Cells, rows: Sequence[bytes], sign: int = 1) -> Cells:
+        """Tile totals with some rows added, or taken away with `sign` -1; cells two windows old are left out."""
+        found = {tile.name: dict(cells.get(tile.name, {})) for tile in self.tiles}
+        for row in rows:
+            time_us, *numbers, flags = self._struct.unpack(row)
+            for tile in self.tiles:
+                if flags[self.flags.index(tile.flag)]:
+                    value = numbers[FIXED - 1 + self.values.index(tile.value)] if tile.value else 0
+                    mine, at = found[tile.name], str(time_us // tile.size_us)
+                    more = (1, value, value * value) if value else (1, 0, 0)
+                    totals = [int(old) + sign * one for old, one in zip(mine.get(at, (0, 0, 0)), more, strict=True)]
+                    known, mine[at] = at in mine, [one if -(2**63) < one < 2**63 else str(one) for one in totals]
+                    if not known or not totals[0]:
+                        found[tile.name] = _recent(tile, mine)
+        return found
 
     def number_of(self, row: bytes) -> int:
         """Admission number of one row."""
@@ -177,6 +216,11 @@ class LogView:
     def dispositions(self) -> bytes:
         """One disposition code a row."""
         return self.flag(DISPOSITION)
+
+
+def _recent(tile: Tile, cells: dict[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    oldest = max(map(int, cells), default=0) - 2 * tile.window_us // tile.size_us - 1
+    return {at: totals for at, totals in cells.items() if totals[0] and int(at) >= oldest}
 
 
 def _newest_in_order(layout: LogLayout, log: bytes, dropped_us: int) -> tuple[bytes, int]:

@@ -100,11 +100,12 @@ class Keeper:
 
     async def checkpoint(self) -> None:
         """Move both write-ahead logs on; then all that the journal held before is safe in the profiles' file too."""
+        below = self._profiles.unsettled_from()
         seq = self._journal.last_seq()
         await self._apply(seq)
         self._journal.checkpoint(RESTART_OVER_BYTES)
         if self._profiles.checkpoint(RESTART_OVER_BYTES):
-            self._profiles.mark_reconciled(seq)
+            self._profiles.mark_reconciled(seq, below)
 
     async def follow(self) -> None:
         """When what went live asks for other columns, derive profiles that have them from the journal, and go on there.

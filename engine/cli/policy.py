@@ -215,7 +215,8 @@ def _others(program: Program) -> dict[str, Thing]:
     for one in program.feature_set.aggregates:
         told[f"feature {one.name}"] = {
             "entity": one.entity, "measure": one.measure, "of": one.of, "on": one.filter.on, "where": one.filter.where,
-            "window": one.window_us, "offset": one.offset_us, "with the current event": one.include_current,
+            "window": one.window_us, "tile": one.tile_us, "offset": one.offset_us,
+            "with the current event": one.include_current,
             "dispositions": one.dispositions, "outcomes": one.outcomes, "default": one.default,
             "keep": keep.get(one.entity, 0),
         }  # fmt: skip

@@ -49,7 +49,12 @@ def _history(aggregate: Aggregate) -> tuple[str, str]:
         if aggregate.measure not in {"age", "told", "count_received"}
         else ""
     )
-    window = duration(aggregate.window_us) + (f", {duration(aggregate.offset_us)} ago" if aggregate.offset_us else "")
+    tiles = f" in tiles of {duration(aggregate.tile_us)}" if aggregate.tile_us else ""
+    window = (
+        duration(aggregate.window_us)
+        + tiles
+        + (f", {duration(aggregate.offset_us)} ago" if aggregate.offset_us else "")
+    )
     return f"{aggregate.entity}: {aggregate.measure}{what}{rest}", window
 
 

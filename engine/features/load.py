@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from engine.eventlog import Filter
-from engine.features.spec import MEASURES, UNITS, Aggregate, Derived, FeatureSet
+from engine.features.spec import MEASURES, TILED, UNITS, Aggregate, Derived, FeatureSet, tile_of
 from engine.language import (
     Diagnostics,
     Fields,
@@ -42,7 +42,7 @@ _UNCLEAR = re.compile(r"\d(m(?![is])|M|y|$)")
 _MINUTES = re.compile(r"(?<=\d)min(?![a-z])")
 _OPTIONAL = {
     "measure", "of", "on", "where", "window", "offset", "include_current", "disposition", "outcome", "default",
-    "derive", "entity",
+    "derive", "entity", "precision",
 }  # fmt: skip
 _ARE_TOLD = frozenset({"string", "int", "double", "bool"})
 MAX_KEEP = 100_000
@@ -100,12 +100,20 @@ class _Loader:
             item.mistake("E402", f"{measure} needs a window, such as 24h")
         if measure == "told" and of and (FIELDS[of].personal or FIELDS[of].type not in _ARE_TOLD):
             item.mistake("E402", f"told keeps a single value that is not personal; {of} is none", "of")
+        tiled = item.choice("precision", ("exact", "tiled"), "exact") == "tiled"
+        for key_of in ("measure", "offset", "disposition") if tiled else ():
+            if key_of in item and (key_of != "measure" or measure not in TILED):
+                what = measure if key_of == "measure" else f"`{key_of}`"
+                hint = f"only {', '.join(sorted(TILED))} can be, without offset or disposition"
+                item.mistake("E402", f"{what} can't be tiled", key_of, hint)
+        window_us = _length_us(item, "window")
         return Aggregate(
             name=key.value, entity=entity, measure=measure, filter=self._filter(item, of), of=of,
-            window_us=_length_us(item, "window"), offset_us=_length_us(item, "offset"),
+            window_us=window_us, offset_us=_length_us(item, "offset"),
             include_current=item.boolean("include_current", False),
             dispositions=tuple(DISPOSITIONS.index(d) for d in _several(item, "disposition", DISPOSITIONS)),
             outcomes=outcomes, default=item.number("default") if "default" in item else None,
+            tile_us=tile_of(window_us) if tiled else 0,
             type=_type_of(measure, of), unit=item.choice("unit", UNITS), meaning=item.text("meaning"),
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import compress, pairwise
 from operator import and_, mul
 from typing import Any, NamedTuple
@@ -165,6 +165,49 @@ class _Choice:
         return bytes(map(and_, view.flag(self._flag, first, last), wanted))
 
 
+class _Tiled:
+    """One tiled aggregate: the totals of the tiles from the window's first on, less the rows newer than the event."""
+
+    def __init__(self, aggregate: Aggregate, layout: LogLayout) -> None:
+        self.aggregate, self._tile, self._keep = aggregate, aggregate.tile, layout.keep
+        self._flag = layout.flags.index(aggregate.filter.name)
+        self._value = layout.values.index(self._tile.value) if self._tile.value else -1
+        self._scale = scale_of(FIELDS[aggregate.of].type) if aggregate.of else 1
+
+    def value(self, view: LogView, now: Current) -> float | int | None:
+        """None too for an event that is older than the newest by more than the window, or than all rows kept."""
+        times, last = view.times, bisect_right(view.times, now.as_of_us)
+        newer = len(times) - last
+        if newer and (newer >= self._keep or times[-1] - now.as_of_us > self._tile.window_us):
+            return None
+        first = (now.as_of_us - self._tile.window_us) // self._tile.size_us
+        count = total = squares = 0
+        for at, cell in now.head.get("tiles", {}).get(self._tile.name, {}).items():
+            if int(at) >= first:
+                count, total, squares = count + cell[0], total + int(cell[1]), squares + int(cell[2])
+        for value in self._newer(view, last):
+            count, total, squares = count - 1, total - value, squares - value * value
+        if self.aggregate.include_current and now.entry.flags[self._flag]:
+            own = now.entry.values[self._value] if self._tile.value else 0
+            count, total, squares = count + 1, total + own, squares + own * own
+        return self._of(count, total, squares)
+
+    def _newer(self, view: LogView, first: int) -> Iterator[int]:
+        """Values of the rows from a place on that the filter let through."""
+        values = view.column(FIXED + self._value if self._tile.value else TIME, first)
+        chosen = compress(values, view.flag(self._flag, first))
+        return chosen if self._tile.value else (0 for _ in chosen)
+
+    def _of(self, count: int, total: int, squares: int) -> float | int | None:
+        if self.aggregate.measure == "count":
+            return count
+        if self.aggregate.measure == "sum":
+            return total / self._scale if self._scale > 1 else total
+        if self.aggregate.measure == "mean":
+            return total / (count * self._scale) if count else None
+        return _spread(count, total, squares, self._scale) if count else None
+
+
 class _Plan:
     """The windows over one entity's log, grouped so that bounds are found and rows are chosen once."""
 
@@ -176,8 +219,9 @@ class _Plan:
         self._counts_own = any(a.include_current for a in mine)
         self._windows: dict[tuple[int, int], dict[tuple[int, tuple[int, ...]], _Choice]] = {}
         self._names: dict[tuple[int, int], list[str]] = {}
+        self._tiled = [_Tiled(a, layout) for a in mine if a.tile_us]
         for aggregate in mine:
-            if aggregate.measure not in HEADS:
+            if aggregate.measure not in HEADS and not aggregate.tile_us:
                 window = (aggregate.window_us, aggregate.offset_us)
                 dispositions = () if aggregate.outcomes else aggregate.dispositions
                 rows = (layout.flags.index(aggregate.filter.name), dispositions)
@@ -202,6 +246,9 @@ class _Plan:
                 choice.fold(row, view, first, last, current)
             if view.cut_us > start:
                 truncated += self._names[window]
+        for tiled in self._tiled:
+            if (known := tiled.value(view, current)) is not None:
+                row[tiled.aggregate.name] = known
         for name, of in self._ages:
             told = row.get(of) or current.head.get("attr", {}).get(of, (0,))[0] if of else 0
             row[name] = age_days(told, current.head.get("first"), current.as_of_us)
@@ -321,9 +368,13 @@ def _stddev(scale: int) -> Measure:
         if not count:
             return None
         total = sum(values)
-        return math.sqrt(count * sum(map(mul, values, values)) - total * total) / (count * scale)
+        return _spread(count, total, sum(map(mul, values, values)), scale)
 
     return fold
+
+
+def _spread(count: int, total: int, squares: int, scale: int) -> float:
+    return math.sqrt(count * squares - total * total) / (count * scale)
 
 
 def _median(scale: int) -> Measure:

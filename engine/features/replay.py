@@ -62,7 +62,8 @@ def _fold(histories: Histories, aggregate: Aggregate, layout: LogLayout) -> Answ
     column = value_column(aggregate)
     value = layout.values.index(column) if column else -1
     scale = scale_of(FIELDS[aggregate.of].type) if aggregate.of else 1
-    return FOLDS[aggregate.measure](histories, aggregate, layout.flags.index(aggregate.filter.name), value, scale)
+    found = FOLDS[aggregate.measure](histories, aggregate, layout.flags.index(aggregate.filter.name), value, scale)
+    return Answers(found.numbers, found.known & histories.tellable(aggregate)) if aggregate.tile_us else found
 
 
 def _replay(
@@ -88,7 +89,8 @@ def _replay(
                     tuple(rows.values[at].tolist()),
                 )  # fmt: skip
                 if wanted[at]:
-                    current = Current(entry, int(as_of_us[at]), {"out": outcomes.values()})
+                    head = {"out": outcomes.values(), "tiles": layout.tiled({}, list(log.values()))}
+                    current = Current(entry, int(as_of_us[at]), head)
                     yield at, online.look(current, b"".join(log.values()))
                 log[at] = layout.encode(entry, seq)
 

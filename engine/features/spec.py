@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from engine.eventlog import Evaluate, Filter, LogLayout
+from engine.eventlog import Evaluate, Filter, LogLayout, Tile
 
 MEASURES: tuple[str, ...] = (
     "count", "sum", "mean", "min", "max", "stddev", "median", "ratio", "distinct", "repeats", "first", "last",
@@ -20,6 +20,9 @@ UNITS: tuple[str, ...] = (
 )  # fmt: skip
 HEADS = frozenset({"age", "told"})
 """Measures that read what is kept beside the log: they have no window."""
+TILED = frozenset({"count", "sum", "mean", "stddev"})
+"""Measures of totals, from which single rows can be taken away: those that `precision: tiled` has."""
+_MINUTE_US, _HOUR_US, _DAY_US = 60_000_000, 3_600_000_000, 86_400_000_000
 MICRO = 1_000_000
 
 
@@ -44,12 +47,19 @@ class Aggregate:
     type: str
     unit: str
     meaning: str
+    tile_us: int = 0
+    """0 = exact; else the window begins where the tile of its first moment begins, and reaches beyond the kept rows."""
+
+    @property
+    def tile(self) -> Tile:
+        """The totals that it reads."""
+        return Tile(self.tile_us, self.window_us, self.filter.name, value_column(self))
 
     def definition(self, keep: int) -> tuple[object, ...]:
         """All that its value depends on; `keep`: how many events its log counts."""
         return (
             self.entity, self.measure, self.filter.name, self.of, self.window_us, self.offset_us, self.include_current,
-            self.dispositions, self.outcomes, self.default, keep,
+            self.dispositions, self.outcomes, self.default, keep, *([self.tile_us] if self.tile_us else ()),
         )  # fmt: skip
 
 
@@ -111,6 +121,11 @@ def scale_of(field_type: str) -> int:
     return MICRO if field_type == "double" else 1
 
 
+def tile_of(window_us: int) -> int:
+    """How fine the older end of a tiled window is: a minute up to an hour, an hour up to a day, else a day."""
+    return _MINUTE_US if window_us <= _HOUR_US else _HOUR_US if window_us <= _DAY_US else _DAY_US
+
+
 def value_column(aggregate: Aggregate) -> str:
     """Name of the value column that an aggregate reads, or ""."""
     if aggregate.measure in {"sum", "mean", "min", "max", "stddev", "median", "ratio", "first", "last"}:
@@ -133,5 +148,6 @@ def layouts(
         result[entity] = LogLayout(
             entity, (*flags, *steps.get(entity, ())), tuple(values), features.keep.get(entity, 1000),
             tuple(sorted({a.of for a in mine if a.measure == "told"})),
+            tuple(sorted({a.tile for a in mine if a.tile_us}, key=lambda tile: tile.name)),
         )  # fmt: skip
     return result

@@ -99,7 +99,7 @@ class Histories:
     settled: Later
     outcomes: dict[str, Later]
     keep: int
-    _windows: dict[tuple[int, int], tuple[Ints, Ints]] = field(default_factory=dict)
+    _windows: dict[tuple[int, int, int], tuple[Ints, Ints]] = field(default_factory=dict)
 
     def parts(self) -> Iterator[tuple[Histories, Ints]]:
         """Itself, or cut between groups so that moments fit into 64 bits; each with its rows' numbers here."""
@@ -242,7 +242,7 @@ class Histories:
 
     def bounds(self, aggregate: Aggregate) -> tuple[Ints, Ints]:
         """For every asked row the rows first..last (end excluded) of its window."""
-        window = (aggregate.window_us, aggregate.offset_us)
+        window = (aggregate.window_us, aggregate.offset_us, aggregate.tile_us)
         if window not in self._windows:
             self._windows[window] = self._window(aggregate)
         return self._windows[window]
@@ -250,12 +250,25 @@ class Histories:
     def _window(self, aggregate: Aggregate) -> tuple[Ints, Ints]:
         asked, time_us = self.asked, self.rows.time_us[self.asked]
         end_us = time_us - aggregate.offset_us
-        first = np.searchsorted(self._moments, self.moment(asked, end_us - aggregate.window_us), "right")
-        first = np.maximum(first, asked - self.keep)
+        start_us = end_us - aggregate.window_us
+        if aggregate.tile_us:  # all of the tile in which it begins, and however many rows
+            start_us = start_us // aggregate.tile_us * aggregate.tile_us - 1
+        first = np.searchsorted(self._moments, self.moment(asked, start_us), "right")
+        if not aggregate.tile_us:
+            first = np.maximum(first, asked - self.keep)
         last = asked
         if aggregate.offset_us:
             last = np.minimum(np.searchsorted(self._moments, self.moment(asked, end_us), "right"), asked)
         return np.minimum(first, last), last
+
+    def tellable(self, aggregate: Aggregate) -> Mask:
+        """Asked rows that are not older than the newest admitted before them by more than a tiled window."""
+        rows = self.rows
+        order = np.lexsort((rows.seq, rows.group))
+        newest = np.empty(len(rows), np.int64)
+        newest[order] = np.maximum.accumulate(self._moments[order])
+        told: Mask = (newest - self._moments)[self.asked] <= aggregate.window_us
+        return told
 
 
 def _starts(group: Ints) -> Ints:

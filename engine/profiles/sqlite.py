@@ -283,11 +283,23 @@ class SqliteProfiles:
         return int(row[0]) if row else 0
 
     @_translated()
-    def mark_reconciled(self, seq: int) -> None:
-        """Remember that every record up to `seq` is in this file; not while a bulk holds some back (`begin_bulk`)."""
-        sql = "INSERT OR REPLACE INTO meta SELECT 'reconciled', ? WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = ?)"
+    def mark_reconciled(self, seq: int, below: int = 0) -> None:
+        """Remember that every record up to `seq` is in this file; not while a bulk holds some back (`begin_bulk`).
+
+        `below`: what `unsettled_from` said before `seq` was read. Records after `seq` hold no smaller number.
+        """
+        sql = "INSERT OR REPLACE INTO meta SELECT ?, ? WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = ?)"
         with self._locked():
-            self._db.execute(sql, (str(seq), _BULK))
+            self._db.execute(sql, ("reconciled", str(seq), _BULK))
+            if below:
+                self._db.execute(sql, ("safe", str(below), _BULK))
+
+    @_translated()
+    def unsettled_from(self) -> int:
+        """Smallest admission number that the journal may not hold yet."""
+        next_one = "SELECT CAST(value AS INTEGER) AS n FROM meta WHERE name = 'next'"
+        sql = f"SELECT min(n) FROM ({next_one} UNION ALL SELECT number FROM pending)"
+        return int(self._db.execute(sql).fetchone()[0])
 
     @_translated()
     def begin_bulk(self) -> bool:

@@ -6,7 +6,7 @@ A head is never changed in place: `first` (µs of its first event), `attr` {name
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,8 @@ class Entity:
     head: Mapping[str, Any] = field(default_factory=dict)
     chunks: dict[int, bytes] = field(default_factory=dict)
     """Chunk number (from 1) → rows."""
+    safe: int = 2**62
+    """A log with tiles drops only rows admitted before this number: those that the journal can't offer again."""
     stored: dict[int, int] = field(default_factory=dict)
     """Number of each part that the store holds → where the store holds it."""
     dirty: set[int] = field(default_factory=set)
@@ -54,7 +56,9 @@ class Entity:
             return EntityState(self.head, log[: at * self.layout.size]), self.layout.number_of(row)
         before = EntityState(self.head, log)
         counted = not entry.attempt or self.layout.position(log, ATTEMPT, entry.attempt) < 0
-        self._add_row(self.layout.encode(entry, number, counted=counted))
+        row = self.layout.encode(entry, number, counted=counted)
+        self._tile([], [row])
+        self._add_row(row)
         if entry.time_us < self.head.get("first", entry.time_us + 1):
             self._set_head({**self.head, "first": entry.time_us})
         for name, value in entry.attributes.items():
@@ -78,8 +82,10 @@ class Entity:
         offered = zip(self.layout.keys(part.rows), self.layout.rows(part.rows), strict=True)
         fresh = b"".join({event_id: row for (_, event_id), row in offered if event_id not in present}.values())
         if fresh:
-            rows = self.layout.rows(self.log + fresh)
-            log = b"".join(self._counted_once(sorted(rows, key=self.layout.number_of)))
+            before, rows = self.layout.rows(self.log), self.layout.rows(self.log + fresh)
+            rows = self._counted_once(sorted(rows, key=self.layout.number_of))
+            self._tile(before, rows)
+            log = b"".join(rows)
             width = self.chunk_rows * size
             self.gone |= self.chunks.keys()
             self.chunks = {1 + at // width: log[at : at + width] for at in range(0, len(log), width)}
@@ -108,6 +114,12 @@ class Entity:
         for number in self.dirty:
             yield self.key, number, self.chunks[number] if number else orjson.dumps(self.head)
 
+    def _tile(self, before: Sequence[bytes], after: Sequence[bytes]) -> None:
+        """Let totals count other rows than before."""
+        if self.layout.tiles:
+            cells = self.layout.tiled(self.head.get("tiles", {}), before, -1)
+            self._set_head({**self.head, "tiles": self.layout.tiled(cells, after)})
+
     def _add_row(self, row: bytes) -> None:
         last = max(self.chunks, default=0)
         if last and len(self.chunks[last]) < self.chunk_rows * self.layout.size:
@@ -122,6 +134,9 @@ class Entity:
     def _drop_outdated(self) -> None:
         numbers = list(self.chunks)
         outdated = numbers[: droppable(self.layout, [self.chunks[n] for n in numbers])]
+        if self.layout.tiles:
+            may_go = [max(map(self.layout.number_of, self.layout.rows(self.chunks[n]))) < self.safe for n in outdated]
+            outdated = outdated[: [*may_go, False].index(False)]
         if not outdated:
             return
         newest = max(time_us for n in outdated for time_us, _ in self.layout.keys(self.chunks[n]))

@@ -64,11 +64,11 @@ def begin(db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mappin
     """Read the entities, let the caller change them, write what changed, commit; any failure leaves no trace."""
     db.execute("BEGIN IMMEDIATE")
     try:
-        meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('next', 'moved')"))
+        meta = dict(db.execute("SELECT name, value FROM meta WHERE name IN ('next', 'moved', 'safe')"))
         if "moved" in meta:
             raise LayoutsMoved
         number = int(meta["next"])
-        transaction = Transaction(db, read(db, keys, layouts), number)
+        transaction = Transaction(db, read(db, keys, layouts, int(meta.get("safe", 0))), number)
         yield transaction
         _write(db, transaction.entities.values())
         if transaction.settled:
@@ -83,9 +83,11 @@ def begin(db: sqlite3.Connection, layouts: Mapping[str, LogLayout], keys: Mappin
         raise
 
 
-def read(db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[str, LogLayout]) -> dict[bytes, Entity]:
+def read(
+    db: sqlite3.Connection, keys: Mapping[bytes, str], layouts: Mapping[str, LogLayout], safe: int = 0
+) -> dict[bytes, Entity]:
     """Profile key → entity as it is stored; one that is not stored is empty."""
-    entities = {key: Entity(layouts[entity], key) for key, entity in keys.items() if entity in layouts}
+    entities = {key: Entity(layouts[entity], key, safe=safe) for key, entity in keys.items() if entity in layouts}
     wanted = list(entities)
     for at in range(0, len(wanted), 500):
         some = wanted[at : at + 500]

@@ -173,6 +173,21 @@ async def test_logs_of_other_columns_are_refused(profiles, tmp_path):
         await again.start(other)
 
 
+async def test_what_the_journal_may_offer_again_is_known(profiles):
+    """Numbers from the oldest admission on that is not settled; a bulk holds the note back."""
+    first = await profiles.admit(request(1), None)
+    second = await profiles.admit(request(2), None)
+    assert profiles.unsettled_from() == first.number
+    await profiles.settle((), ["e1"])
+    assert profiles.unsettled_from() == second.number
+    await profiles.settle((), ["e2"])
+    assert profiles.unsettled_from() == second.number + 1
+    assert profiles.begin_bulk()
+    profiles.mark_reconciled(9, 9)
+    assert profiles.reconciled() == 0
+    profiles.leave_bulk()
+
+
 async def test_changes_of_other_layouts_are_no_mistake(profiles):
     """What the journal tells of an entity or a flag that these layouts lack changes nothing."""
     await profiles.admit(request(1), None)

@@ -106,6 +106,15 @@ features:
   user.language_own: {measure: told, of: user.language, include_current: true, unit: text, meaning: x}
   card.disposable: {measure: told, of: email.disposable, unit: yes-no, meaning: x}
   user.pieces_told: {measure: told, of: basket.quantity, include_current: true, unit: pieces, meaning: x}
+  user.tiled: {measure: count, on: payment, window: 2h, precision: tiled, unit: events, meaning: x}
+  user.tiled_own:
+    {measure: sum, of: txn.amount_base, on: payment, window: 1h, precision: tiled, include_current: true,
+     unit: money, meaning: x}
+  user.tiled_mean: {measure: mean, of: basket.quantity, window: 90min, precision: tiled, unit: pieces, meaning: x}
+  user.tiled_spread:
+    {measure: stddev, of: txn.amount_base, window: 36h, precision: tiled, include_current: true,
+     unit: money, meaning: x}
+  ip.tiled: {measure: count, where: txn.amount_base > 20, window: 1h, precision: tiled, unit: events, meaning: x}
   user.own_share: {derive: "user.spent > 0.0 ? txn.amount_base / user.spent : 0.0", unit: share, meaning: x}
 """
 WON = "dispute_won"
@@ -142,7 +151,7 @@ def events(draw: st.DrawFn) -> dict[str, Any]:
     if kind == "payment":
         pieces = draw(st.sampled_from([None, [1], [2, 1]]))
         document |= {
-            "txn.amount_minor": draw(st.sampled_from([0, 999, 2_000, 2_001, 150_000_000_000])),
+            "txn.amount_minor": draw(st.sampled_from([0, 999, 2_000, 2_001] * 10 + [150_000_000_000])),
             "txn.currency": draw(st.sampled_from(["EUR", "EUR", "JPY"])), "basket.quantities": pieces,
             "basket.items": pieces and [f"i{n}" for n in pieces],
             "payment.retry_of": draw(st.sampled_from([None, None, None, "e1"])),
@@ -238,6 +247,8 @@ class Naive:
             return self._age()
         if a.measure == "told":
             return self._told()
+        if a.tile_us:
+            return self._tiled()
         rows = [row for row in self._kept() if end_us - a.window_us < row.event.time_us <= end_us]
         rows = [row for row in rows if self._passes(row)]
         if a.measure == "count_received":
@@ -256,6 +267,20 @@ class Naive:
             return self._gap([row.event.time_us for row in rows])
         if a.include_current and self._passes(self.asked):
             rows = [*rows, self.asked]
+        return self._fold([row.row[a.of] for row in rows] if a.of else rows)
+
+    def _tiled(self) -> Any:
+        """However many rows, from the beginning of the tile that the window begins in; not for one that is too old."""
+        a, now_us = self.aggregate, self.asked.as_of_us
+        times = [row.event.time_us for row in self._log()]
+        newer = sum(time_us > now_us for time_us in times)
+        if newer >= KEEP or (newer and max(times) - now_us > a.window_us):
+            return None
+        start_us = (now_us - a.window_us) // a.tile_us * a.tile_us
+        rows = sorted((row for row in self._log() if start_us <= row.event.time_us <= now_us), key=by_time)
+        rows = [row for row in rows if self._passes(row)] + [self.asked] * (
+            a.include_current and self._passes(self.asked)
+        )
         return self._fold([row.row[a.of] for row in rows] if a.of else rows)
 
     def _fold(self, found: list[Any]) -> Any:
@@ -360,6 +385,11 @@ class Naive:
             told = max((row.event.time_us, hash64(row.event.id)) for row in created)[0]
         born_us = told or min([row.event.time_us for row in self._log()] or [self.asked.as_of_us])
         return (self.asked.as_of_us - min(born_us, self.asked.as_of_us)) / (24 * HOUR_US)
+
+
+def by_time(row: Arrival) -> int:
+    """When it happened."""
+    return row.event.time_us
 
 
 def _scale(field: str) -> int:
@@ -492,3 +522,20 @@ def test_a_late_payment_takes_nobodys_attempt():
     built = {row["event_id"]: row for row in build(small().feature_set, small().features, items(came)).to_pylist()}
     for row in (online["e2"], built["e2"]):
         assert (row["card.count"], row["user.same_card"]) == (1, 1)
+
+
+def test_a_tiled_window_begins_with_its_tile():
+    """At 12:10 two hours reach back to 10:00 exactly, not to 10:10; what is older than the newest by more has none."""
+    came = []
+    for number, minutes in enumerate((-10, 0, 20, 130, 9)):
+        document = {
+            "id": f"e{number}", "kind": "payment", "time_us": NOW_US + minutes * 60_000_000, "user.id": "u1",
+            "payment.id": f"p{number}", "txn.amount_minor": 100, "txn.currency": "EUR", "event.stage": "checkout",
+        }  # fmt: skip
+        event = read_event(document, now_us=NOW_US + 10**15)
+        came.append(Came(event, event.time_us))
+    for some in (came[:4], came):
+        built = {row["event_id"]: row for row in build(small().feature_set, small().features, items(some)).to_pylist()}
+        for rows in (online_rows(some), built):
+            told = [(rows[one.event.id].get("user.count"), rows[one.event.id].get("user.tiled")) for one in some]
+            assert told == [(0, 0), (1, 1), (2, 2), (1, 2), (2, None)][: len(some)]
