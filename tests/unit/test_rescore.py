@@ -2,7 +2,9 @@
 
 import os
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -215,3 +217,22 @@ def test_another_job_in_the_work_folder_is_not_mixed_in(folder, tmp_path):
     process.communicate()
     said = rescored(folder, out, "--shard-rows", "2000", code=2)
     assert "holds an unfinished job with another source" in " ".join(said.split())
+
+
+def test_users_are_renewed_once(folder, tmp_path):
+    """`--users` judges every person of the journal by the rules on the user and keeps what changed; none is counted."""
+    shutil.copytree(folder / "rules", tmp_path / "rules")
+    shutil.copytree(folder / "models", tmp_path / "models")
+    rule = "{id: many, when: user.payments_7d >= 0, then: {tier: MEDIUM}, reason: U1}"
+    (tmp_path / "rules" / "risk" / "people.yaml").write_text(f"ruleset: people\non: user\nrules:\n  - {rule}\n")
+    pq.write_table(pq.read_table(folder / "payments.parquet").slice(0, 200), tmp_path / "some.parquet")
+    told = ("--mapping", str(folder / "mapping.yaml"), "--folder", str(tmp_path))
+    subprocess.run([ARBITER, "import", str(tmp_path / "some.parquet"), *told], check=True, capture_output=True)
+    words = [ARBITER, "rescore", "--users", "--folder", str(tmp_path)]
+    for _ in range(2):
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        people = int(re.match(r"(\d+) persons: \1 MEDIUM", said).group(1))
+    with sqlite3.connect(tmp_path / "state" / "journal.sqlite") as journal:
+        kinds = dict(journal.execute("SELECT kind, count(*) FROM record GROUP BY kind").fetchall())
+    assert kinds["risk"] == people > 3
+    assert "decision" not in kinds
