@@ -77,10 +77,6 @@ def _as_of(
     return found
 
 
-def _exact(lengths: set[Any]) -> Callable[[str], Iterator[Any]]:
-    return lambda value: iter((value,))
-
-
 def _prefixes(lengths: set[Any]) -> Callable[[str], Iterator[Any]]:
     longest = sorted(lengths, reverse=True)
     return lambda value: (value[:length] for length in longest)
@@ -102,4 +98,6 @@ def _networks(lengths: set[Any]) -> Callable[[str], Iterator[Any]]:
     return keys
 
 
-_KEYS = {"exact": _exact, "prefix": _prefixes, "network": _networks}
+_KEYS: dict[str, Callable[[set[Any]], Callable[[str], Iterator[Any]]]] = {
+    "exact": lambda _: lambda value: iter((value,)), "prefix": _prefixes, "network": _networks,
+}  # fmt: skip

@@ -17,7 +17,7 @@ from engine.batch.read import open_source
 from engine.cli.endings import PROBLEMS
 from engine.cli.options import arbiter_command
 from engine.cli.screen import Meter, output
-from engine.quality.findings import SEVERITIES, Finding
+from engine.quality.findings import SEVERITIES
 from engine.quality.report import Report, as_json, as_page, examine, share_text
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "info": "dim"}
@@ -85,15 +85,11 @@ def _show(report: Report) -> None:
         count = f"{'about ' * each.about}{each.count:,} ({share_text(each.share)})"
         table.add_row(each.severity, each.check, each.column or "whole rows", count, style=_COLOURS[each.severity])
         console.print(table)
-        for line in (each.message, _examples(each), f"→ {each.mend}"):
+        for line in (each.message, each.shown("; "), f"→ {each.mend}"):
             if line:
                 console.print(f"         {line}", soft_wrap=True)
     totals = [(word, sum(each.severity == word for each in report.findings)) for word in reversed(SEVERITIES)]
     console.print(", ".join(f"{count} {word}{'s' * (count != 1 and word != 'info')}" for word, count in totals))
-
-
-def _examples(each: Finding) -> str:
-    return "; ".join((f"row {row:,}: " if row else "") + shown for row, shown in each.examples)
 
 
 command.add_command(report)

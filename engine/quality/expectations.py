@@ -101,10 +101,6 @@ def _unique(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> Exp
     return replace(made, said="new in every row, together with " + ", ".join(beside), beside=beside)
 
 
-def _fresh(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> Expectation:
-    return replace(made, said=f"the newest at most {spec.text('fresh')} old", within_us=spec.duration_us("fresh"))
-
-
 def _in_set(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> Expectation:
     words = dict.fromkeys(spec.texts("in_set"))
     if not words:
@@ -150,7 +146,9 @@ def _refers_to(spec: Fields, made: Expectation, folder: Path, workdir: Path) -> 
 
 _PARSE: Mapping[str, Callable[[Fields, Expectation, Path, Path], Expectation]] = {
     "not_null": _plain("a value in every row"), "unique": _unique, "in_set": _in_set, "range": _range, "regex": _regex,
-    "monotone": _plain("never below the row above"), "fresh": _fresh, "refers_to": _refers_to,
+    "monotone": _plain("never below the row above"), "refers_to": _refers_to,
+    "fresh": lambda spec, made, *_: replace(
+        made, said=f"the newest at most {spec.text('fresh')} old", within_us=spec.duration_us("fresh")),
 }  # fmt: skip
 
 

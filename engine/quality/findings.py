@@ -61,6 +61,10 @@ class Finding:
     """(row, or 0 when no one row is meant; masked value)."""
     about: bool = False
 
+    def shown(self, between: str) -> str:
+        """The examples as people read them."""
+        return between.join((f"row {row:,}: " if row else "") + text for row, text in self.examples)
+
 
 def finding(
     check: str, column: str, count: int, rows: int, examples: Sequence[tuple[int, str]], detail: str = "",
@@ -81,7 +85,7 @@ def judge(profile: Profile, now_us: int) -> list[Finding]:
     """Everything that is wrong or strange, in no order."""
     found = [*_rows(profile), *_pairs(profile), *_days(profile)]
     for column in profile.columns:
-        for rule in (_missing, _wrong, _numbers, _codes, _spellings, _texts, _constant):
+        for rule in (_plain, _numbers, _codes, _spellings, _texts):
             found += rule(column)
         found += _times(column, now_us)
     return found
@@ -169,14 +173,14 @@ def _days(profile: Profile) -> Iterator[Finding]:
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _missing(column: Column) -> Iterator[Finding]:
+def _plain(column: Column) -> Iterator[Finding]:
+    """What the profile has counted already."""
     if column.missing:
         yield finding("missing", column.name, column.missing, column.rows, [(column.missing_row, "no value")])
     yield from _values(column, "words_for_missing", column.words)
-
-
-def _wrong(column: Column) -> Iterator[Finding]:
     yield from _values(column, "unlike_the_rest", column.wrong, f": those are {column.kind}s")
+    if len(column.tally.counts) == 1 and column.rows > 1 and not column.missing:
+        yield from _values(column, "constant", [(value, *known) for value, known in column.tally.counts.items()])
 
 
 def _numbers(column: Column) -> Iterator[Finding]:
@@ -237,11 +241,6 @@ def _texts(column: Column) -> Iterator[Finding]:
         len(re.sub(r"\D", "", str(value))) >= SHORTEST_CARD for value in column.tally.counts
     ):
         yield from _values(column, "card_numbers", cards)
-
-
-def _constant(column: Column) -> Iterator[Finding]:
-    if len(column.tally.counts) == 1 and column.rows > 1 and not column.missing:
-        yield from _values(column, "constant", [(value, *known) for value, known in column.tally.counts.items()])
 
 
 def _times(column: Column, now_us: int) -> Iterator[Finding]:

@@ -202,7 +202,8 @@ def _readers(
     column: Column, schema: str, mapping: Declared | None, first: Sequence[Any]
 ) -> list[tuple[str, Read]]:  # fmt: skip
     """The kinds that the column may be of, the likeliest first; everything can be text."""
-    text, number = ("text", _or_none(_plain)), ("number", _or_none(numbers.double_of))
+    text = "text", _or_none(lambda value: value if type(value) is str else numbers.text_of(value))
+    number = "number", _or_none(numbers.double_of)
     if schema in ("timestamp", "instant"):
         return [("time", lambda value: value)]
     if schema in ("int", "float"):
@@ -216,10 +217,6 @@ def _readers(
     likely = [each for each in times if sum(each(value) is not None for value in first) >= 0.9 * len(first)]
     found = [number] * (not column.key) + [("time", each) for each in likely[:1] if not column.parts & KEYS]
     return [*found, text]
-
-
-def _plain(value: Any) -> str:
-    return value if type(value) is str else numbers.text_of(value)
 
 
 def _iso(value: Any) -> int:

@@ -141,11 +141,10 @@ def _under(first: str, *others: str) -> Html:
 
 
 def _finding(each: Finding) -> tuple[Value, ...]:
-    shown = " · ".join((f"row {row:,}: " if row else "") + text for row, text in each.examples)
     return (
         Cell(each.severity, _TONES[each.severity], tag=True), _under(each.column or "whole rows", each.check),
         _under(f"{'about ' * each.about}{each.count:,}", share_text(each.share)),
-        _under(each.message, shown, f"→ {each.mend}"),
+        _under(each.message, each.shown(" · "), f"→ {each.mend}"),
     )  # fmt: skip
 
 
