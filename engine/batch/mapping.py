@@ -85,7 +85,9 @@ class _Parser:
         produces = top.choice("produces", ("events", "outcomes"), "events")
         kinds = OUTCOMES if produces == "outcomes" else KINDS
         if produces == "outcomes":
-            self._refuse_keys(top, ("outcomes", "group", "attributes", "clean"))
+            for key in ("outcomes", "group", "attributes", "clean"):
+                if key in top:
+                    top.mistake("E111", f"`{key}` has no place in a mapping that produces outcomes", key)
         clean, tables = read_cleaning(top, self.column, Path(file).parent)
         attributes = {key.value: self._value(value) for key, value in top.entries("attributes")}
         self.uses |= dict.fromkeys(clean.flags, (top.position("clean"), 1))
@@ -96,18 +98,15 @@ class _Parser:
             fields=self._outcome_fields(top) if produces == "outcomes" else self._fields(top),
             attributes=attributes | {flag: Column(flag) for flag in clean.flags},
             amount=self._amount(top) if "amount" in top else None,
-            skips=self._skips(top), outcomes=self._outcomes(top), group=self._group(top),
+            skips=tuple(
+                Skip(self._when(each), each.text("reason")) for each in top.fields_list("skip", ("when", "reason"))),
+            outcomes=self._outcomes(top), group=self._group(top),
             missing=frozenset(top.texts("missing")), uses=self.uses, text=self.diagnostics.sources.get(file, ""),
             clean=clean,
         )  # fmt: skip
         added = mapping.added()
         uses = {name: place for name, place in self.uses.items() if name not in added}
         return replace(mapping, uses=uses | {name: self.uses[name] for name in added})
-
-    def _refuse_keys(self, top: Fields, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            if key in top:
-                top.mistake("E111", f"`{key}` has no place in a mapping that produces outcomes", key)
 
     # --- the file ----------------------------------------------------------------------------------------------------
 
@@ -295,10 +294,6 @@ class _Parser:
         )  # fmt: skip
 
     # --- rows --------------------------------------------------------------------------------------------------------
-
-    def _skips(self, top: Fields) -> tuple[Skip, ...]:
-        found = top.fields_list("skip", ("when", "reason"))
-        return tuple(Skip(self._when(each), each.text("reason")) for each in found)
 
     def _outcomes(self, top: Fields) -> tuple[OutcomeRule, ...]:
         rules = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -147,8 +147,3 @@ def _about(flat: Mapping[str, Any]) -> frozenset[str]:
     if all(name in flat for name in _ADDRESS):
         found.add("address=" + "|".join(flat[name] for name in _ADDRESS))
     return frozenset(found)
-
-
-def write_truth(labels: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """The truth as JSON lines, for whoever wants to check the demonstration's sums."""
-    path.write_bytes(b"".join(orjson.dumps(label) + b"\n" for label in labels))

@@ -87,12 +87,7 @@ def _total(unit_ns: int) -> Callable[[Duration], int]:
     return lambda span: abs(span.ns) // unit_ns * (-1 if span.ns < 0 else 1)
 
 
-def _enter_getters(*rows: tuple[str, Callable[..., int], str]) -> None:
-    for name, read, meaning in rows:
-        define_all((f"timestamp::{name}() int; timestamp::{name}(string) int", read, meaning))
-
-
-_enter_getters(
+_GETTERS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("getFullYear", _part(lambda t: t.year), "The year, in UTC or in a zone."),
     ("getMonth", _part(lambda t: t.month - 1), "The month, 0 = January."),
     ("getDate", _part(lambda t: t.day), "The day of the month, from 1."),
@@ -105,6 +100,7 @@ _enter_getters(
     ("getMilliseconds", _part(lambda t: t.microsecond // 1000), "The milliseconds beyond the whole second."),
 )
 define_all(
+    *((f"timestamp::{name}() int; timestamp::{name}(string) int", read, said) for name, read, said in _GETTERS),
     ("timestamp(int) timestamp", lambda seconds: Timestamp(seconds * _SECOND_NS)),
     ("int(timestamp) int", lambda moment: moment.ns // _SECOND_NS),
     ("string(timestamp) string", _timestamp_text),
