@@ -10,6 +10,7 @@ Outcomes go first: what decides whether one was seen is when it was known, and a
 from __future__ import annotations
 
 import gzip
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush, merge
@@ -56,6 +57,8 @@ class Answered:
     """From here on profiles knew our answer to an event: between the two, others saw it as pending."""
 
     event_id: str
+    reviewed: bool = False
+    """A reviewer declined it, or the policy where nobody looked."""
 
 
 Step = Seen | Answered | Mapping[str, Any]
@@ -95,7 +98,7 @@ class History:
         if isinstance(step, Seen):
             yield from self._seen(step)
         elif isinstance(step, Answered):
-            if step.event_id in self._declined:
+            if step.reviewed or step.event_id in self._declined:
                 yield self._settled(step.event_id, DECLINED_BY_US)
         else:
             known_us = step.get("known_us") or step["time_us"]
@@ -205,10 +208,16 @@ def from_journal(journal: SqliteJournal, told: Progress) -> Iterator[Step]:
     answered = ((number, seq, Answered(event_id)) for number, seq, event_id in settled)
     ways: list[Iterable[tuple[int, int, Stored | Answered]]] = [*_admissions(journal), answered]
     steps = merge(*ways, key=lambda numbered: numbered[:2])
+    reviews = deque(
+        s for s in journal.read(0, ("review",)) if orjson.loads(s.record.public).get("action") == Action.DECLINE
+    )
     for count, (_, seq, found) in enumerate(steps):
         if count % _EVERY == 0:
             told("events", count, seq / last)
+        while reviews and reviews[0].seq < seq:
+            yield Answered(reviews.popleft().record.id, reviewed=True)
         yield found if isinstance(found, Answered) else _step(found, known)
+    yield from (Answered(stored.record.id, reviewed=True) for stored in reviews)
 
 
 def _step(stored: Stored, answered: Collection[str]) -> Seen:

@@ -111,6 +111,9 @@ def risk(
             past.journal, rates_of(open_programs(settings, past.journal)), window,
             lambda done, count: meter(done, f"{count:,} records"), EARLIER_US,
         )  # fmt: skip
+    if not len(ledger.decisions):
+        when = f"from {moment(window.from_us)} to {moment(window.to_us)}"
+        raise Ended(f"the journal holds no payment {when}; name another time with --from and --to", BAD_INPUT)
     book = Book.of(ledger, frozenset(policy.fraud_outcomes), policy.mature_after_us, as_of_us or ledger.last_us)
     document = risk_report(book, schemes)
     hand_over(document, risk_page, html, machine=machine)

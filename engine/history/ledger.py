@@ -33,7 +33,7 @@ from engine.scoring.codec import DAY_US
 from engine.standing import MEASURE, measure_name
 from engine.values import Action, Activation, Event, Measure, Result, Stored
 
-KINDS = ("decision", "event", "outcome", "risk", "activation")
+KINDS = ("decision", "event", "outcome", "joined", "review", "risk", "activation")
 BATCH = 10_000
 UNKNOWN_MICRO = -1
 NOT_TOLD = "not told"
@@ -202,6 +202,8 @@ class _Reader:
         """Of each attempt: last row, status, challenge, challenged, reviewed."""
         self._outcomes: list[tuple[str, dict[str, Any]]] = []
         self._orphans: set[str] = set()
+        self._wrong: set[str] = set()
+        """Outcomes that contradicted their event when it came."""
         self._activations: list[Activation] = []
         self._measures: dict[str, dict[str, int]] = {}
         self._in_force: dict[tuple[bytes, str], int] = {}
@@ -217,6 +219,10 @@ class _Reader:
             self._last_us = max(self._last_us, stored.known_us)
         if kind == "outcome":
             self._outcome(stored, orjson.loads(public))
+        elif kind == "joined":
+            self._wrong |= {said["outcome"]} if (said := orjson.loads(public)).get("contradicted") else set()
+        elif kind == "review":
+            self._reviewed(stored.record.id, orjson.loads(public))
         elif kind in self._kinds and public.startswith(b'{"kind":"payment"'):
             if stored.record.event_us in self._wider:
                 self._payment(stored, orjson.loads(public))
@@ -271,6 +277,11 @@ class _Reader:
                 self._state[row][1] = code or self._state[row][1]
                 self._state[row][2] = ended or self._state[row][2]
 
+    def _reviewed(self, event_id: str, step: Mapping[str, Any]) -> None:
+        """What a reviewer declined, or the policy where nobody looked, is not sold."""
+        if step.get("action") == Action.DECLINE and event_id in self._attempt_of:
+            self._state[self._attempt_of[event_id]][1] = DISPOSITIONS.index("declined_by_us")
+
     def _outcome(self, stored: Stored, body: Mapping[str, Any]) -> None:
         outcome = body["outcome"]
         known_us = outcome.get("known_us") or stored.known_us
@@ -312,7 +323,7 @@ class _Reader:
             self._count_measure(name.split(":")[1], "in_force", until_us > self.window.to_us)
         outcomes: dict[int, list[Mapping[str, Any]]] = {}
         for event_id, outcome in self._outcomes:
-            if event_id in self._attempt_of:
+            if event_id in self._attempt_of and outcome["id"] not in self._wrong:
                 outcomes.setdefault(self._attempt_of[event_id], []).append(outcome)
         table = pa.Table.from_batches(self._batches, DECISIONS).unify_dictionaries()
         attempts = self._frozen(table)

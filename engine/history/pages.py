@@ -58,6 +58,7 @@ _WRITERS: Mapping[str, Callable[[Any], Value]] = {
     **dict.fromkeys(("declines", "challenges", "reviewed_share", "approvals", "frauds"), _POINTS),
     "bps": _between(lambda value: f"{value:+.1f}"), "rate": _between(share), "loss_bps": number, "review_hours": number,
     "from_score": lambda value: f"{value:.4f}", "amount": lambda value: f"{value:,.2f}",
+    "score": lambda value: "–" if value is None else f"{value:.4f}",
     "average_precision": lambda value: "–" if value is None else f"{value:.3f}",
     "week": lambda value: value.replace("-", "\u2011"),
 }  # fmt: skip
