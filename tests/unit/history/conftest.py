@@ -119,9 +119,10 @@ async def _ends(engine: Any, flat: dict[str, Any], action: Action, fraud: bool) 
         await engine.record(read_event(_timed(result) | {"challenge.status": status}, now_us=FAR_US))
         return status != "passed"
     if action is Action.REVIEW:
-        kind = "confirmed_fraud" if fraud else "confirmed_good"
-        document = {"id": f"{flat['id']}-r", "kind": kind, "event_id": flat["id"], "time": _text(at_us + 3_600_000_000)}
-        await engine.record_outcome(read_outcome(document, now_us=FAR_US))
+        desk = engine.desk
+        desk.now_us = lambda: at_us + 3_600_000_000  # an hour later
+        await desk.take("ann", flat["id"])
+        await desk.decide("ann", flat["id"], Action.DECLINE if fraud else Action.ALLOW, "looked at the order")
         return fraud
     return action is Action.DECLINE
 

@@ -22,7 +22,7 @@ from engine.values import Action
 from tests.conftest import POLICY, ROOT, payment
 from tests.unit.history.conftest import CHANGED_ON_DAY, FAR_US, START, _edit
 
-WEEK = (START + timedelta(days=CHANGED_ON_DAY + 7), START + timedelta(days=CHANGED_ON_DAY + 14))
+AFTER = (START + timedelta(days=CHANGED_ON_DAY + 1), START + timedelta(days=CHANGED_ON_DAY + 15))
 ALL = (START + timedelta(days=7), START + timedelta(days=35))
 
 
@@ -48,7 +48,7 @@ def draft_of(settings, folder, *edits):
     return folder
 
 
-def test_the_live_policy_over_a_past_week_differs_by_nothing(shop, tmp_path):
+def test_the_live_policy_over_past_weeks_differs_by_nothing(shop, tmp_path):
     """Recomputed from the events, in open and closed loop: with the features in the records destroyed, so that none
     can be read, every tier, action, score to the bit and rule is what live gave."""
     folder = tmp_path / "shop"
@@ -59,7 +59,7 @@ def test_the_live_policy_over_a_past_week_differs_by_nothing(shop, tmp_path):
             db.execute(
                 "UPDATE record SET public = ? WHERE seq = ?", (json.dumps(body, separators=(",", ":")).encode(), seq)
             )
-    found = backtest(shop.model_copy(update={"folder": folder}), "--policy", "live", "--expect-same", span=WEEK)
+    found = backtest(shop.model_copy(update={"folder": folder}), "--policy", "live", "--expect-same", span=AFTER)
     assert found["differences"] == {"tier or action": 0, "score": 0, "rules": 0}
     assert [side["changed"] for side in found["sides"]] == [0, 0]
     assert found["payments"] > 60
@@ -105,7 +105,7 @@ def test_a_challenger_stands_beside_the_model_that_decided(shop):
 
 def test_another_model_is_backtested(shop):
     """`--model` replaces the model alone; the copy changes nothing."""
-    found = backtest(shop, "--model", "payment/2", "--open-loop", span=WEEK)
+    found = backtest(shop, "--model", "payment/2", "--open-loop", span=AFTER)
     assert found["differences"]["score"] == found["differences"]["tier or action"] == 0
     assert found["draft"] == "live with payment/2"
 
@@ -283,13 +283,13 @@ def test_definitions_that_changed_are_counted_anew_and_never_read_from_records(s
     draft = draft_of(shop, tmp_path / "draft", ("features.yaml", part, part.replace("window: 1h", "window: 2h")))
     _edit(draft / "policy.yaml", "models: {payment: payment/1}", "")
     _edit(draft / "policy.yaml", "challengers: {payment: [payment/2]}", "")
-    span = ["--from", WEEK[0].isoformat(), "--to", WEEK[1].isoformat()]
+    span = ["--from", AFTER[0].isoformat(), "--to", AFTER[1].isoformat()]
     done = CliRunner().invoke(
         app, ["backtest", "--folder", str(shop.folder), "--policy", str(draft), "--stored", *span]
     )
     assert done.exit_code == 3
     assert "card.payments_1h meant something else" in done.output
-    assert backtest(shop, "--policy", draft, "--open-loop", span=WEEK)["payments"] > 0
+    assert backtest(shop, "--policy", draft, "--open-loop", span=AFTER)["payments"] > 0
 
 
 def test_a_gap_in_the_journal_makes_the_report_partial(shop, tmp_path):
@@ -309,7 +309,7 @@ def test_a_policy_of_then_that_is_lost_is_no_hindrance(shop):
     """A digest's beginning names a bundle; an unknown one is told as such."""
     with looking_back(shop) as past:
         first = past.journal.programs.activations(10)[-1].digest
-    found = backtest(shop, "--policy", first[:10], "--open-loop", span=WEEK)
+    found = backtest(shop, "--policy", first[:10], "--open-loop", span=AFTER)
     assert found["differences"]["tier or action"] >= 0
     done = CliRunner().invoke(app, ["backtest", "--folder", str(shop.folder), "--policy", "ffffffff"])
     assert done.exit_code == 3

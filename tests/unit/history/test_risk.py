@@ -67,6 +67,8 @@ def recounted(settings, as_of_us):
                 if paid == payment and personal.get("card.token") in {None, card}:
                     word = body["fields"].get("result.status") or body["fields"]["challenge.status"]
                     one["status"] = word
+        elif kind == "review" and body.get("action") == DECLINE:
+            of_event[event_id]["status"] = "declined"
         elif kind == "outcome" and body["outcome"]["event_id"] in of_event:
             known_us = body["outcome"].get("known_us", 0)
             of_event[body["outcome"]["event_id"]]["told"].append((body["outcome"]["kind"], known_us))
@@ -205,6 +207,7 @@ def test_a_gap_in_the_journal_is_named(shop, tmp_path):
             2,
             "--from 2026-07-01 00:00 is not before --to 2026-06-01 00:00",
         ),
+        (["--from", "2020-01-01", "--to", "2020-02-01"], 2, "the journal holds no payment from 2020-01-01 00:00"),
         (["--from", "yesterday"], 2, "neither a day such as 2026-11-01"),
         (["--from", "2026-06-01", "--html", "/proc/risk.html"], 3, "can't be written"),
     ],
