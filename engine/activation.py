@@ -133,8 +133,8 @@ class Activations:
             return self.of(self.bundle(live.digest)), live
         if program.policy.settings.activation == "explicit":
             raise PolicyError(
-                "policy.yaml says `activation: explicit`, but nothing has been activated; "
-                "run: arbiter policy activate --reason 'the first policy'"
+                "policy.yaml says `activation: explicit`, but this policy has not been activated; "
+                "run: arbiter policy activate --reason '…'"
             )
         return self.follow(program, self.go_live(program, bundle, live.seq if live else 0))
 
