@@ -18,7 +18,7 @@ from engine.features.spec import FeatureSet, layouts
 from engine.language import Diagnostics, Schema
 from engine.policy.bundle import digest_of, read_files
 from engine.policy.evaluate import Policy, rule_sets
-from engine.policy.lists import AnyList, Moment, list_types, load_lists
+from engine.policy.lists import AnyList, Moment, ValueList, list_types, load_lists
 from engine.policy.load import PolicyReader
 from engine.policy.lowering import load_lowering
 from engine.policy.steps import load_patterns
@@ -95,8 +95,11 @@ def load_program(
     doubt("risk/", "there is no rule set", "the rule `.*` is not known")
     secret, met = identity.secret, (*rules_of, *(reader.met if diagnostics.failed else ()))
     lowering = load_lowering(rules, met, lists, settings.control, kinds, schema, secret, diagnostics)
-    kept = {aggregate.entity for aggregate in features.aggregates}
-    settings = replace(settings, explains=reader.reasons.explains(types), listings=reader.listings(lists, kept))
+    follow = [one.follows for one in lists.values() if isinstance(one, ValueList) and one.follows]
+    for unkept in (one for one in follow if one.entity not in {aggregate.entity for aggregate in features.aggregates}):
+        hint = f"define a feature about {unkept.entity}, or leave out `follows`"
+        diagnostics.error("E511", f"no profiles of the entity {unkept.entity} are kept", unkept.place, hint=hint)
+    settings = replace(settings, explains=reader.reasons.explains(types), listings=tuple(follow))
     diagnostics.raise_if_failed()
     loaded: dict[str, ScoringModel] = {}
     challengers: dict[str, tuple[ScoringModel, ...]] = {}

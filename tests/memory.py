@@ -58,7 +58,8 @@ class MemoryProfiles:
     def learn(self, outcome: Mapping[str, Any]) -> None:
         """An outcome of an event that is known."""
         known_us = outcome.get("known_us") or outcome["time_us"]
-        self.apply(outcome_changes(self._entries.get(outcome["event_id"], ()), outcome, known_us, {}))
+        listings = self.program.policy.settings.listings
+        self.apply(outcome_changes(self._entries.get(outcome["event_id"], ()), outcome, known_us, {}, listings))
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Change entities."""

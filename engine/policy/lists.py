@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,9 @@ from engine.language import (
 from engine.language.expression import Name
 from engine.language.expression import Node as Tree
 from engine.language.resolve import InList, children
+from engine.policy.rules import OutcomeList
 from engine.policy.sheets import Row, Sheet, read_sheet
+from engine.schema import OUTCOMES
 
 MAX_ENTRIES = 1_000_000
 DAY_US = 86_400_000_000
@@ -89,6 +91,8 @@ class ValueList:
     allowances: Mapping[str, Allowance] = field(default_factory=dict)
     when: Scalar | None = None
     """Condition under which entries of an allow list hold."""
+    follows: OutcomeList | None = None
+    """Outcomes that put entities on it for a while, beside its file."""
 
     def __contains__(self, value: object) -> bool:
         end = self.entries.get(self.form(value))
@@ -149,7 +153,7 @@ def load_lists(folder: Path, diagnostics: Diagnostics, clock: Callable[[], int],
     top = reader.fields(load_yaml(folder / "lists.yaml", diagnostics, "lists/lists.yaml"), {"lists"})
     lists: dict[str, AnyList] = {}
     for name, node in top.entries("lists"):
-        declared = reader.fields(node, {"type", "kind"}, {"note", "when"})
+        declared = reader.fields(node, {"type", "kind"}, {"note", "when", "follows"})
         kind, of = declared.choice("kind", KINDS), declared.choice("type", types)
         if "when" in declared and kind != "allow":
             declared.mistake("E511", "only a list that allows has a condition", "when")
@@ -167,8 +171,25 @@ def load_lists(folder: Path, diagnostics: Diagnostics, clock: Callable[[], int],
                 lists[name.value] = _Entries(sheet, name.value, kind, diagnostics).read(
                     of, types[of], clock, declared.scalar("when")
                 )
+        if "follows" in declared:
+            lists[name.value] = _following(lists[name.value], declared)
     _undeclared(files, top, diagnostics)
     return lists
+
+
+def _following(one: AnyList, declared: Fields) -> AnyList:
+    """A list that outcomes put entities of their event on."""
+    fields = declared.fields("follows", {"on", "for"}, {"undo"})
+    on, undo = fields.choices("on", OUTCOMES), fields.choices("undo", OUTCOMES)
+    place = declared.position("follows")
+    found = OutcomeList(one.name, one.type, on, undo, fields.duration_us("for"), place)
+    if isinstance(one, NetworkList) or one.type not in FIELD_OF or one.kind == "allow":
+        hint = f"a list of entities that blocks or watches can: {', '.join(FIELD_OF)}"
+        declared.mistake(
+            "E511", f"the {one.kind} list `{one.name}` of the type {one.type} can't follow", "follows", hint
+        )
+        return one
+    return replace(one, follows=found)
 
 
 def _sheet(path: Path, kind: str, diagnostics: Diagnostics) -> Sheet | None:

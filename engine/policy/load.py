@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zoneinfo
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from engine.policy.rules import (
     Fallback,
     MeasureSpec,
     Outcome,
-    OutcomeList,
     Required,
     ReviewDesk,
     Rule,
@@ -63,8 +62,6 @@ class PolicyReader:
     """Scorecards, once the rules are read."""
     met: list[Rule] = field(default_factory=list)
     """Rules as they are read, also those whose condition is wrong."""
-    listed: list[Fields] = field(default_factory=list)
-    """What outcomes put on lists, once the settings are read."""
 
     @classmethod
     def of(cls, folder: Path, diagnostics: Diagnostics) -> PolicyReader:
@@ -94,8 +91,7 @@ class PolicyReader:
                 "review",
             },
         )
-        labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note", "lists"})
-        self.listed = labels.fields_list("lists", {"list", "on", "for"}, {"undo"})
+        labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
         currency = top.text("base_currency")
         if currency and currency not in CURRENCIES:
             top.mistake("E501", f"{currency} is not an ISO 4217 currency", "base_currency")
@@ -157,22 +153,6 @@ class PolicyReader:
         if 0 < found.timeout_us < found.answer_us:
             timeout.mistake("E501", "the policy would decide before a person should have", "after")
         return found
-
-    def listings(self, lists: Mapping[str, AnyList], kept: Collection[str]) -> tuple[OutcomeList, ...]:
-        """What `labels.yaml` puts on lists; `kept`: entities that profiles are kept about."""
-        found = []
-        for item in self.listed:
-            name, undo = item.text("list"), item.choices("undo", OUTCOMES)
-            entity = lists[name].type if name in lists else ""
-            if name not in lists:
-                hint = self.diagnostics.did_you_mean(name, lists)
-                item.mistake("E511", f"the list `{name}` is not declared in lists/lists.yaml", "list", hint)
-            elif entity not in kept or lists[name].kind == "allow":
-                hint = f"outcomes list what profiles are kept about: {', '.join(sorted(kept))}"
-                where = f"the {lists[name].kind} list `{name}`"
-                item.mistake("E511", f"outcomes can't put anything on {where}", "list", hint)
-            found.append(OutcomeList(name, entity, item.choices("on", OUTCOMES), undo, item.duration_us("for")))
-        return tuple(found)
 
     def rules(self, schema: Schema, lists: Mapping[str, AnyList] = _NO_LISTS) -> Iterator[tuple[Rule, Checked]]:
         """Every rule of `risk/*.yaml` with its checked condition, in file and line order."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.language import Position
 from engine.values import Action, Reason, Tier
 
 MEASURES: Mapping[str, frozenset[str]] = {
@@ -126,6 +127,7 @@ class OutcomeList:
     on: tuple[str, ...]
     undo: tuple[str, ...]
     life_us: int
+    place: Position
 
 
 @dataclass(frozen=True, slots=True)

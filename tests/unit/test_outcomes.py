@@ -141,7 +141,7 @@ def test_a_chargeback_is_what_its_code_says():
 
 
 async def test_a_confirmed_fraud_lists_the_card_until_it_is_taken_back(engine):
-    """As `labels.yaml` says: its next payment meets the list; a dispute that is won takes it off; so does time."""
+    """As `lists.yaml` says: its next payment meets the list; a dispute that is won takes it off; so does time."""
     await engine.decide(payment(1))
     await engine.record_outcome(outcome(1, "e1", "confirmed_fraud"))
 

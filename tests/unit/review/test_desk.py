@@ -105,7 +105,7 @@ async def test_a_case_is_taken_looked_at_noted_and_decided(engine, desk, clock):
 
 
 async def test_a_declined_payment_is_declined_by_us_and_its_card_is_listed(engine, desk):
-    """Profiles learn the disposition and the outcome, and what `labels.yaml` lists; the next payment is stopped."""
+    """Profiles learn the disposition and the outcome, and what `lists.yaml` lists; the next payment is stopped."""
     await big(engine, 1)
     await desk.take("ann", "e1")
     await desk.decide("ann", "e1", Action.DECLINE, "parcel shop ring")
