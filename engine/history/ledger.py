@@ -228,7 +228,7 @@ class _Reader:
                 self._payment(stored, orjson.loads(public))
         elif stored.record.payment_id in self._paid and public.startswith(_RESULTS):
             self._result(event_of(stored.record))
-        if b'"measure' in public and stored.known_us < self.window.to_us:
+        if b'"measure:' in public and stored.known_us < self.window.to_us:
             self._standing(stored)
 
     def _payment(self, stored: Stored, body: Mapping[str, Any]) -> None:
