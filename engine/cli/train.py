@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from engine.schema import KINDS
 from engine.scoring.codec import Span
 from engine.scoring.config import TrainConfig, read_config
 from engine.scoring.folder import TrainedModel, write_model
+from engine.scoring.manifest import Validated
 from engine.scoring.train import train
 from engine.settings import Settings
 
@@ -210,11 +211,23 @@ def show(trained: TrainedModel, told: list[str], console: Console) -> None:
     if manifest.test is not None:
         console.print(f"  tested on {manifest.test.window}, which it never saw:")
         _metrics(manifest.test.metrics, console)
+    if len(training.validated) > 1:
+        console.print("  candidates on the validation blocks, mean and spread:")
+        _candidates(training.validated, console)
     for threshold in manifest.thresholds:
         console.print(
             f"  proposed threshold {threshold.name}: from {threshold.from_score:.3f}, "
             f"precision {threshold.precision:.1%}, recall {threshold.recall:.1%}"
         )
+
+
+def _candidates(validated: Sequence[Validated], console: Console) -> None:
+    table = Table(box=None, header_style="dim")
+    for name in ("   ", *validated[0].mean):
+        table.add_column(name.replace("_", " "), justify="left" if name == "   " else "right")
+    for one in validated:
+        table.add_row(f"    {one.name}", *(f"{one.mean[name]:.3f} ± {one.spread[name]:.3f}" for name in one.mean))
+    console.print(table)
 
 
 def _metrics(metrics: dict[str, float], console: Console) -> None:

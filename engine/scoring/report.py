@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_curve
 
 from engine.page import COLOURS, GREY, Cell, Page, Picture, Value, bars, lines
-from engine.scoring.manifest import Manifest, Validated
+from engine.scoring.manifest import Manifest
 from engine.scoring.measure import Curve, Group, at_threshold, calibration_verdict, curve, reliability
 
 if TYPE_CHECKING:
@@ -106,33 +106,31 @@ def _ranking(page: Page, seen: Evidence, found: Curve, on: str) -> None:
     false, true, _ = roc_curve(seen.fraud, seen.scores)
     page.heading("Order and probability", f"On the {on}.")
     page.pictures(
-        Picture("Calibration", "Ten groups of equal size, from low scores to high: fraud expected (line, with its 95 % "
-                "Poisson interval) and observed (dot; red is outside).", lambda axes: _calibration(axes, groups)),
+        Picture("Calibration", "Ten equal groups: fraud expected (line, 95 % interval) and observed (dot).",
+                lambda axes: _calibration(axes, groups)),
         Picture("Scores", "Rows by score, both axes in powers of ten.",
                 lambda axes: _distribution(axes, seen.scores, seen.fraud)),
         Picture("ROC", "Frauds found against good payments that are called fraud.",
                 lines(*_thin(false, {"model": true}), "false positive rate", "recall")),
-        Picture("Precision and recall", "What share of the alerts is fraud, when so much of the fraud is found.",
+        Picture("Precision and recall", "Share of the alerts that is fraud, when so much of it is found.",
                 lines(*_thin(found.recall, {"precision": found.precision}), "recall", "precision")),
     )  # fmt: skip
 
 
 def _thin(x: Floats, series: Mapping[str, Floats]) -> tuple[Floats, dict[str, Floats]]:
-    """At most 300 points, for a small page."""
-    at = np.unique(np.linspace(0, len(x) - 1, 300).astype(np.int64))
+    """At most 300 points, for a small page; denser where scores are high."""
+    at = np.unique(np.geomspace(1, len(x), 300).astype(np.int64)) - 1
     return x[at], {name: values[at] for name, values in series.items()}
 
 
 def _calibration(axes: Any, groups: Sequence[Group]) -> None:
     for at, group in enumerate(groups):
-        low, high, expected, observed, fits = (
-            getattr(group, name) for name in ("low", "high", "expected", "observed", "fits")
-        )
-        axes.plot([at, at], [max(low, 0.1), max(high, 0.1)], color="#9db4c8", linewidth=7, solid_capstyle="butt")
-        axes.plot([at - 0.3, at + 0.3], [max(expected, 0.1)] * 2, color="#1c2733")
-        axes.plot(at, max(observed, 0.1), "o", color=COLOURS[2 if fits else 1], markersize=5)
+        expected, observed = max(group.expected, 0.1), max(group.observed, 0.1)
+        axes.vlines(at, max(group.low, 0.1), max(group.high, 0.1), color="#9db4c8", linewidth=7)
+        axes.hlines(expected, at - 0.3, at + 0.3, color="#1c2733")
+        axes.plot(at, observed, "o", color=COLOURS[2 if group.fits else 1], markersize=5)
     axes.set_yscale("log")
-    axes.set_xticks(range(len(groups)), labels=[f"{g.from_score:.2g}" for g in groups])
+    axes.set_xticks(range(len(groups)), labels=[f"{g.from_score:.2g}" for g in groups], rotation=45)
     axes.set_xlabel("lowest score of the group")
     axes.set_ylabel("frauds")
 
@@ -164,14 +162,14 @@ def _thresholds(page: Page, manifest: Manifest, seen: Evidence, found: Curve, on
     if found.saved is not None:
         best = int(found.saved.argmax())
         told = (
-            f"Frauds stopped, less {seen.money.per_alert:g} for each alert and {seen.money.good_share:.1%} of the good "
-            f"amounts stopped. Most, {found.saved[best]:,.0f}, from {found.from_score[best]:.4f} on "
-            f"({found.alerts[best]:,.0f} alerts)."
+            f"Most, {found.saved[best]:,.0f}, from {found.from_score[best]:.4f} on ({found.alerts[best]:,.0f} alerts)."
         )
         at, money = _thin(found.from_score, {"saved": found.saved})
         shown.append(Picture("Money saved", told, lines(at, money, "from score", "money", log="x")))
     page.pictures(*shown)
     if found.saved is not None:
+        page.note(f"Money saved: frauds stopped, less {seen.money.per_alert:g} for each alert and "
+                  f"{seen.money.good_share:.1%} of the good amounts that are stopped.")  # fmt: skip
         points = [int(np.argmin(np.abs(found.from_score - at))) for at in (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)]
         page.table(("from score", "alerts", "precision", "recall", "F1", "money saved"), [
             (f"{found.from_score[at]:.3f}", int(found.alerts[at]), f"{found.precision[at]:.3f}",
@@ -183,16 +181,23 @@ def _thresholds(page: Page, manifest: Manifest, seen: Evidence, found: Curve, on
 def _candidates(page: Page, manifest: Manifest, costs: Mapping[str, tuple[float, int]]) -> None:
     if not manifest.training.validated:
         return
-    names = list(manifest.training.validated[0].mean)
-    tested = [name for name in ("auc", "average_precision", *names[2:], "brier", "log_loss", "f1")
-              if name in manifest.training.validated[0].test]  # fmt: skip
-    page.heading("Candidates", "Through one pipeline: validation is the mean over later blocks and its spread; test is "
-                 "the test window, calibrated on the validation blocks. Only XGBoost is served.")  # fmt: skip
-    page.table(
-        ("candidate", *(f"{name.replace('_', ' ')}, validation" for name in names),
-         *(f"{name.replace('_', ' ')}, test" for name in tested), "learnt from", "seconds"),
-        [_candidate(one, names, tested, costs) for one in manifest.training.validated],
-    )  # fmt: skip
+    names, first = list(manifest.training.validated[0].mean), manifest.training.validated[0]
+    tested = [name for name in (*names, "brier", "log_loss", "accuracy", "precision", "recall", "f1")
+              if name in first.test]  # fmt: skip
+    page.heading("Candidates", "Through one pipeline: mean and spread over the validation blocks. XGBoost is served.")
+    page.table(("", *(name.replace("_", " ") for name in names), "rows", "seconds"), [
+        (one.name, *(f"{one.mean[name]:.3f} ± {one.spread[name]:.3f}" for name in names), *_cost(costs.get(one.name)))
+        for one in manifest.training.validated
+    ])  # fmt: skip
+    if tested:
+        page.heading(
+            "On the test window", "Calibrated, and called fraud from the best F1 on, by the validation blocks.", 3
+        )
+        page.table(("", *(name.replace("_", " ") for name in tested)), [
+            (one.name, *(f"{one.test[name]:.3f}" for name in tested)) for one in manifest.training.validated
+        ])  # fmt: skip
+    if len(manifest.training.validated) == 1:
+        return
     shown = [one.name for one in manifest.training.validated]
     mean = [one.mean["average_precision"] for one in manifest.training.validated]
     wide = [one.spread["average_precision"] for one in manifest.training.validated]
@@ -201,13 +206,8 @@ def _candidates(page: Page, manifest: Manifest, costs: Mapping[str, tuple[float,
                           bars(shown, {"average precision": mean}, spread=ends, lying=True)))  # fmt: skip
 
 
-def _candidate(
-    one: Validated, names: Sequence[str], tested: Sequence[str], costs: Mapping[str, tuple[float, int]]
-) -> tuple[Value, ...]:
-    seconds, rows = costs.get(one.name, (None, None))
-    validation = (f"{one.mean[name]:.4f} ± {one.spread[name]:.4f}" for name in names)
-    test = (f"{one.test[name]:.4f}" if name in one.test else None for name in tested)
-    return one.name, *validation, *test, rows, None if seconds is None else f"{seconds:.1f}"
+def _cost(cost: tuple[float, int] | None) -> tuple[Value, Value]:
+    return (None, None) if cost is None else (cost[1], f"{cost[0]:.1f}")
 
 
 def _choices(page: Page, manifest: Manifest, choices: Sequence[Choice]) -> None:

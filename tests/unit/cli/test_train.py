@@ -6,12 +6,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import orjson
+import pandas as pd
 import pytest
 
 from engine.cli.train import next_version
 from engine.scoring.model import load_model
 from engine.simulator import Simulation, SimulatorConfig, write
+from tests.conftest import ROOT
 
 CONFIG = """\
 name: small
@@ -22,6 +25,7 @@ window: 2026-06-03T00:00Z/2026-06-20T00:00Z
 test: 2026-06-30T00:00Z/2026-07-05T00:00Z
 delay_days: 10
 booster: {rounds: 10, max_depth: 3}
+report: false
 """
 
 
@@ -116,3 +120,52 @@ def test_labels_before_their_event_are_told(call, folder, history, tmp_path):
     told = " ".join(done.stderr.split())
     assert f"1 events have a label that was known before they happened, such as {learnt[0]['event_id']};" in told
     assert not (folder / "models").exists()
+
+
+def test_outcomes_of_unknown_events_are_told(call, folder, history, tmp_path):
+    """A few ids that the history lacks are told and left out; when they are many, nothing is trained."""
+    Path("small.yaml").write_text(CONFIG)
+    for share, code, told in ((0.02, 0, "nothing is learnt from these"), (1.0, 3, "they would be learnt as good")):
+        wrong = tmp_path / f"wrong{code}"
+        shutil.copytree(history, wrong)
+        outcomes = [orjson.loads(line) for line in (wrong / "outcomes.jsonl").read_bytes().splitlines()]
+        changed = max(1, int(len(outcomes) * share))
+        for outcome in outcomes[:changed]:
+            outcome["event_id"] = f"other-{outcome['event_id']}"
+        (wrong / "outcomes.jsonl").write_bytes(b"\n".join(map(orjson.dumps, outcomes)))
+        done = call("train", "small.yaml", "--from", wrong, "--folder", folder, "--mature-after", "10d")
+        assert done.exit_code == code, done.output
+        said = " ".join((done.stdout + done.stderr).split())
+        assert f"{len({o['event_id'] for o in outcomes[:changed]}):,} of " in said
+        assert "outcomes name an event that the history lacks, such as other-" in said
+        assert told in said
+        shutil.rmtree(folder / "models", ignore_errors=True)
+
+
+def test_a_mapped_file_is_learnt_from_as_it_is(call, tmp_path):
+    """The Handbook's table, made small: features in columns, labels from its rows, the last week tested on."""
+    random, rows = np.random.default_rng(3), 6_000
+    seconds = np.sort(random.integers(0, 40 * 86_400, rows))
+    amount = random.lognormal(3.5, 0.8, rows).round(2)
+    pd.DataFrame({
+        "TRANSACTION_ID": np.arange(rows), "TX_DATETIME": pd.Timestamp("2018-06-01") + pd.to_timedelta(seconds, "s"),
+        "CUSTOMER_ID": random.integers(0, 90, rows), "TERMINAL_ID": random.integers(0, 40, rows), "TX_AMOUNT": amount,
+        "TX_FRAUD": (random.random(rows) < np.where(amount > 80, 0.5, 0.01)).astype(int),
+    }).to_parquet(tmp_path / "transactions.parquet")  # fmt: skip
+    shutil.copytree(ROOT / "examples" / "handbook_best", tmp_path / "best")
+    config = tmp_path / "best" / "train.yaml"
+    text = config.read_text().replace("2018-05-08T00:00Z/2018-08-01T00:00Z", "2018-06-05T00:00Z/2018-06-27T00:00Z")
+    text = text.replace("2018-08-08T00:00Z/2018-08-15T00:00Z", "2018-07-04T00:00Z/2018-07-11T00:00Z")
+    config.write_text(text.replace("blocks: 4, days: 7", "blocks: 2, days: 5").replace("rounds: 150", "rounds: 20"))
+    mapping = ROOT / "mappings" / "handbook.yaml"
+    words = ["train", config, "--from", tmp_path / "transactions.parquet", "--mapping", mapping]
+    done = call(*words, "--folder", tmp_path / "best")
+    assert done.exit_code == 0, done.output
+    manifest = load_model(tmp_path / "best" / "models" / "handbook" / "1").manifest
+    assert manifest.test is not None
+    assert manifest.test.metrics["auc"] > 0.8
+    assert manifest.training.classes.immature == manifest.training.classes.other == 0
+    assert manifest.calibration.method == "prequential"
+    assert manifest.test.metrics["money_at_risk"] > 0
+    refused = call("train", config, "--mapping", mapping, "--folder", tmp_path / "best")
+    assert (refused.exit_code, "--mapping reads one file; name it with --from" in refused.stderr) == (2, True)
