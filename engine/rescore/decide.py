@@ -97,7 +97,7 @@ class Decider:
         self.names = tuple(name[len(RULE) :] for name in self.schema.names if name.startswith(RULE))
         self.people, self.signals = People(self.program), Signals(self.program)
         self._kinds: dict[str, KindColumns] = {}
-        self._scores = {kind: ColumnScores(model) for kind, model in self.program.models.items()}
+        self._scores: dict[str, ColumnScores] = {}
         ends = {0}
         for one in self.program.policy.lists.values():
             held = [entries for *_, entries in one.prefixes] if isinstance(one, NetworkList) else [one.entries]
@@ -190,8 +190,10 @@ class Decider:
     def _score(self, kind: str, columns: Mapping[str, Any], degraded: pa.Array) -> Any:
         """Calibrated scores; NaN without a model, or where it had failed."""
         size = len(degraded)
-        if kind not in self._scores:
+        if kind not in self.program.models:
             return np.full(size, np.nan)
+        if kind not in self._scores:
+            self._scores[kind] = ColumnScores(self.program.models[kind])
         score = self._scores[kind].of(columns, size)
         failed = np.zeros(size, np.bool_)
         if len(degraded.values):

@@ -76,7 +76,7 @@ def packed(table: pa.Table) -> pa.Table:
 
 def with_hits(table: pa.Table, names: Sequence[str], codes: npt.NDArray[np.int8]) -> pa.Table:
     """The same from the rules' codes, rule × row."""
-    rule, row = np.divmod(np.flatnonzero(codes), max(len(table), 1))
+    rule, row = np.divmod(np.flatnonzero(codes != 0), max(len(table), 1))
     order = np.argsort(row, kind="stable")
     rule, row = rule[order], row[order]
     words = [f"{'observed:' * (code >= OBSERVED)}{name}{_SAID[code & 3]}" for name in names for code in range(8)]

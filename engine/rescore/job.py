@@ -221,8 +221,7 @@ def _output(out: Path, program: Program, plan: Plan) -> Iterator[Callable[[pa.Ta
         with csv.CSVWriter(partial_, plain) as writer:
             yield lambda table: writer.write_table(_flat(table, plain))
     else:
-        texts = [name for name in schema.names if name not in ("event_id", "payment_id", "time_us", "score")]
-        with pq.ParquetWriter(partial_, schema, use_dictionary=texts) as parquet:
+        with pq.ParquetWriter(partial_, schema, use_dictionary=["kind", "user", "tier", "action"]) as parquet:
             yield parquet.write_table
     partial_.replace(out)
 

@@ -217,7 +217,8 @@ class KindColumns:
         if self.people is not None:
             for rule, says in zip(self.people.rules.rules, self.people.says(codes[-1]), strict=True):
                 np.maximum(tier, says * np.int8(rule.outcome.tier or 0), out=tier)
-        every = np.vstack([*codes, *lines]) if codes else np.zeros((0, size), np.int8)
+        parts = [*codes, *lines] or [np.zeros((0, size), np.int8)]
+        every = np.vstack(parts) if len(parts) > 1 else parts[0]
         made = self._combined(columns, score, as_of_us, degraded, spoken)
         return replace(made, codes=every, user_tier=tier, raises=made.raises | (tier > Tier.LOW))
 
