@@ -96,7 +96,8 @@ def load_program(
     secret, met = identity.secret, (*rules_of, *(reader.met if diagnostics.failed else ()))
     lowering = load_lowering(rules, met, lists, settings.control, kinds, schema, secret, diagnostics)
     follow = [one.follows for one in lists.values() if isinstance(one, ValueList) and one.follows]
-    for unkept in (one for one in follow if one.entity not in {aggregate.entity for aggregate in features.aggregates}):
+    kept = {aggregate.entity for aggregate in features.aggregates}
+    for unkept in (one for one in follow if kept and one.entity not in kept):
         hint = f"define a feature about {unkept.entity}, or leave out `follows`"
         diagnostics.error("E511", f"no profiles of the entity {unkept.entity} are kept", unkept.place, hint=hint)
     settings = replace(settings, explains=reader.reasons.explains(types), listings=tuple(follow))

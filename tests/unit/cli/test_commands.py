@@ -117,6 +117,7 @@ def test_documents_need_no_mapping(call, folder):
     assert done.exit_code == 0, done.output
     assert re.search(r"taken in +3", done.stdout)
     outcome = {"id": "o1", "kind": "chargeback", "event_id": "e1", "time": "2025-11-12T19:20:00Z"}
+    outcome["known_at"] = outcome["time"]  # else it would be known from now on
     done = call("import", "-", "--kind", "outcomes", "--folder", folder, stdin=orjson.dumps(outcome))
     assert re.search(r"taken in +1", done.stdout), done.output
     shown = call(
