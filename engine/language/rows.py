@@ -12,28 +12,26 @@ When rules are many, an index decides their comparisons with constants, and few 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from engine.language.check import Checked
 from engine.language.codegen import BUILTINS, Code, Generator, TooDeep, plain, shared_parts
 from engine.language.expression import Node
 from engine.language.interpret import Lists, Row, evaluate, outcome, to_row
-from engine.language.rows_index import CODE, Found, Index, make_index
 from engine.language.types import DURATION, DYN, TIMESTAMP
 from engine.values import Result
+
+if TYPE_CHECKING:
+    from engine.language.rows_index import Indexed
 
 INDEX_FROM = 800
 """So many rules are indexed: it costs about 40 µs, as much as running 800 rules."""
 _CHUNK = 250
 """Rules in one function that is always run; Python compiles a longer one more than proportionally slower."""
 Run = Callable[..., None]
-Codes = npt.NDArray[np.intp]
 
 
 class RowResult:
@@ -43,7 +41,7 @@ class RowResult:
 
     def __init__(
         self, size: int, codes: list[int] | dict[int, int], notable: list[int],
-        all_codes: Callable[[], Codes] | None = None,
+        all_codes: Callable[[], Any] | None = None,
     ) -> None:  # fmt: skip
         self._size, self._all = size, all_codes
         self.codes = codes
@@ -78,65 +76,19 @@ class RowProgram:
     names: frozenset[str]
     """Every input that some rule reads."""
     _functions: tuple[Run, ...]
-    _indexed: _Indexed | None
+    _indexed: Indexed | None
     source: str = field(repr=False)
     """The generated Python, for the curious."""
 
     def evaluate(self, row: Row) -> RowResult:
         """All rules on one row."""
         if self._indexed is not None:
-            return self._indexed.evaluate(row)
+            return RowResult(len(self.conditions), *self._indexed.evaluate(row))
         notable: list[int] = []
         codes = [0] * len(self.conditions)
         for function in self._functions:
             function(row, codes, notable.append)
         return RowResult(len(codes), codes, notable)
-
-
-@dataclass(frozen=True, slots=True)
-class _Indexed:
-    """Rules behind an index."""
-
-    index: Index
-    names: tuple[frozenset[str], ...]
-    """What each rule reads."""
-    load: Callable[[Row], list[Any]]
-    """Fetches the inputs of `functions`."""
-    functions: dict[int, Run]
-    """Rule → its function, where it is more than its cells."""
-    slow: Run
-
-    def evaluate(self, row: Row) -> RowResult:
-        found, codes, notable = self.index.look(row), dict[int, int](), list[int]()
-        inputs = None
-        for rule, code, whole in found.open:
-            if whole:
-                codes[rule] = code
-                notable.append(rule)
-                continue
-            if inputs is None:
-                inputs = self.load(row)
-            self.functions[rule](row, codes, notable.append, inputs)
-        for rule in self.reading(found.odd) if found.odd else ():
-            if rule not in codes:
-                self.slow(rule, row, codes, notable.append)
-        notable.sort()
-        return RowResult(len(self.names), codes, notable, partial(self.all_codes, found, row, codes))
-
-    def reading(self, names: frozenset[str]) -> list[int]:
-        """The rules that read any of some names."""
-        return [rule for rule, own in enumerate(self.names) if own & names]
-
-    def all_codes(self, found: Found, row: Row, known: Mapping[int, int]) -> Codes:
-        """The codes of all rules, when those of some are known."""
-        codes, more = CODE[found.low].astype(np.intp), dict[int, int]()
-        inputs = self.load(row) if self.functions else []
-        for rule, function in self.functions.items():
-            codes[rule] = 0
-            function(row, more, [].append, inputs)
-        more |= known
-        codes[list(more)] = list(more.values())
-        return codes
 
 
 def compile_rows(
@@ -148,7 +100,7 @@ def compile_rows(
     """
     writer = _Rules(conditions, lists or {})
     names = frozenset(name for condition in conditions for name in condition.names)
-    indexed = writer.indexed(make_index(conditions)) if len(conditions) >= index_from else None
+    indexed = writer.indexed() if len(conditions) >= index_from else None
     functions = () if indexed else writer.chunks()
     return RowProgram(tuple(conditions), names, functions, indexed, "\n".join(writer.sources))
 
@@ -199,9 +151,12 @@ class _Rules:
         """Functions of (row, codes, notable.append) that run all rules in turn."""
         return tuple([self.chunk(start) for start in range(0, len(self.conditions), _CHUNK)])
 
-    def indexed(self, index: Index) -> _Indexed:
-        """Functions of (row, codes, notable.append, inputs) for the rules that are more than their cells."""
-        rules = np.flatnonzero(~index.whole).tolist()
+    def indexed(self) -> Indexed:
+        """The index, and functions of (row, codes, notable.append, inputs) for rules that are more than cells."""
+        from engine.language.rows_index import Indexed, make_index  # only many rules pay for NumPy
+
+        index = make_index(self.conditions)
+        rules = index.more()
         self.renew("v[{}]", [self.conditions[rule] for rule in rules])
         texts = [self.function(f"rule_{rule}(row, c, note, v)", [rule], loads=False) for rule in rules]
         inputs = self.generator.loads()
@@ -213,7 +168,7 @@ class _Rules:
             _define(self.sources[-1], space)
         functions = {rule: space[f"rule_{rule}"] for rule in rules}
         reads = tuple([frozenset(condition.names) for condition in self.conditions])
-        return _Indexed(index, reads, space["load"], functions, self.slow)
+        return Indexed(index, reads, space["load"], functions, self.slow)
 
     def chunk(self, start: int) -> Run:
         """One function of many rules."""

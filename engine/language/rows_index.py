@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -21,10 +22,12 @@ import numpy.typing as npt
 from engine.language import expression as ast
 from engine.language.check import Checked
 from engine.language.expression import Node
+from engine.language.interpret import Row
 from engine.language.types import BOOL, DOUBLE, INT, STRING, Type
 from engine.values import Result
 
 Codes = npt.NDArray[np.uint8]
+Run = Callable[..., None]
 Places = npt.NDArray[np.intp]
 _UNKNOWN, _TRUE = 64, 128
 """What a cell is when it is not false, which is 0; the place of the condition in its rule is added to it."""
@@ -118,6 +121,58 @@ class Index:
         rules = np.flatnonzero(low >= _UNKNOWN)
         found = zip(rules.tolist(), CODE[low[rules]].tolist(), self.whole[rules].tolist(), strict=True)
         return Found(low, list(found), frozenset(odd))
+
+    def more(self) -> list[int]:
+        """The rules that are more than their cells."""
+        rules: list[int] = np.flatnonzero(~self.whole).tolist()
+        return rules
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """Rules behind an index."""
+
+    index: Index
+    names: tuple[frozenset[str], ...]
+    """What each rule reads."""
+    load: Callable[[Row], list[Any]]
+    """Fetches the inputs of `functions`."""
+    functions: dict[int, Run]
+    """Rule → its function, where it is more than its cells."""
+    slow: Run
+
+    def evaluate(self, row: Row) -> tuple[dict[int, int], list[int], Callable[[], Any]]:
+        """Codes of the notable rules at least, these rules, and what gives the codes of all as an array."""
+        found, codes, notable = self.index.look(row), dict[int, int](), list[int]()
+        inputs = None
+        for rule, code, whole in found.open:
+            if whole:
+                codes[rule] = code
+                notable.append(rule)
+                continue
+            if inputs is None:
+                inputs = self.load(row)
+            self.functions[rule](row, codes, notable.append, inputs)
+        for rule in self.reading(found.odd) if found.odd else ():
+            if rule not in codes:
+                self.slow(rule, row, codes, notable.append)
+        notable.sort()
+        return codes, notable, partial(self.all_codes, found, row, codes)
+
+    def reading(self, names: frozenset[str]) -> list[int]:
+        """The rules that read any of some names."""
+        return [rule for rule, own in enumerate(self.names) if own & names]
+
+    def all_codes(self, found: Found, row: Row, known: Mapping[int, int]) -> Any:
+        """The codes of all rules, when those of some are known."""
+        codes, more = CODE[found.low].astype(np.intp), dict[int, int]()
+        inputs = self.load(row) if self.functions else []
+        for rule, function in self.functions.items():
+            codes[rule] = 0
+            function(row, more, [].append, inputs)
+        more |= known
+        codes[list(more)] = list(more.values())
+        return codes
 
 
 def make_index(conditions: Sequence[Checked]) -> Index:
