@@ -59,6 +59,8 @@ def check(folder: Path, **flags: Any) -> None:
     found = load_features(settings.rules / "features.yaml", "features.yaml", policy.fraud_outcomes, diagnostics)
     if diagnostics.failed:
         raise Ended(f"the features in {settings.rules} can't be used:\n{diagnostics.render()}", PROBLEMS)
+    if diagnostics.items:
+        click.echo(diagnostics.render(), err=True)
     entities = sorted({aggregate.entity for aggregate in found.aggregates})
     click.echo(
         f"ok: {len(found.aggregates)} of the history of {', '.join(entities) or 'nobody'}, "

@@ -86,13 +86,17 @@ class _Loader:
             self._error("E401", f"`{entity}` is not an entity; known: {', '.join(ENTITIES)}", key)
         measure = item.choice("measure", MEASURES)
         of = item.choice("of", FIELDS, "")
-        if (not of and measure in _NEEDS_FIELD) or (of and measure not in _MAY_HAVE_FIELD):
+        if ("of" not in item and measure in _NEEDS_FIELD) or (of and measure not in _MAY_HAVE_FIELD):
             item.mistake("E402", f"{measure} {'takes no' if of else 'needs'} `of`", "measure")
         if measure in _NEEDS_NUMBER and of and FIELDS[of].type not in {"int", "double"}:
             item.mistake("E402", f"{measure} needs a number; {of} is {FIELDS[of].type}", "of")
         outcomes = self._outcomes.get(item.choice("outcome", self._outcomes, ""), ())
         if (measure in {"rate", "count_received"}) != bool(outcomes):
             item.mistake("E402", f"{measure} {'needs' if not outcomes else 'takes no'} `outcome`", "measure")
+        if measure == "rate" and "offset" not in item:
+            message = "a rate without `offset` counts outcomes that are still to come as none, so it is too low"
+            hint = "give it an offset as long as they take to arrive, or write `offset: 0s` where that is meant"
+            self._reader.diagnostics.warn("E406", message, item.position("measure"), len(measure), hint=hint)
         takes = _TAKES.get(measure, _FOLDED)
         for idle in sorted((_FOLDED | {"default"}) & item.values.keys() - takes):
             item.mistake("E402", f"{measure} takes no `{idle}`", idle)

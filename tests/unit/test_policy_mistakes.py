@@ -27,6 +27,12 @@ MISTAKES = {
         "  user.pace: {derive: user.rate * 24, unit: ratio, meaning: a day's pace}\n"
         "  user.rate: {derive: user.pace / 24, unit: ratio, meaning: an hour's pace}\n",
     ),
+    "E406": (
+        "features.yaml",
+        "features:\n",
+        "features:\n"
+        "  user.frauds: {measure: rate, outcome: fraud, window: 30d, unit: share, meaning: share of fraud, said: 1}\n",
+    ),
     "E501": ("policy.yaml", "DE: Europe/Berlin", "DE: Europe/Berlim"),
     "E502": ("policy.yaml", "from_score: 0.0", "from_score: 0.1"),
     "E503": ("risk/payments.yaml", "  - id: huge", "  - id: big"),
