@@ -131,7 +131,7 @@ def _of_journal(
         again = partial(backtest.redecided, past, draft, then, ledger, given["stored"], told)
         first = again()
         side, lacking = ground.side("draft, open loop", first)
-        sides, missing = [side], ledger.remarks()
+        sides, missing = [side], ledger.gaps()
         if lacking:
             missing.append(f"{lacking:,} decisions could not be made again; they stand as they were")
         if not given["open_loop"] and not given["stored"]:
@@ -148,6 +148,7 @@ def _of_journal(
                 "Open loop: what was declined, approved and known of earlier payments is as it was.",
                 CLOSED if len(sides) > 1 else "The closed loop was left out.",
                 f"Features: {counted}; how persons stood, and which patterns were complete, as recorded.",
+                *ledger.remarks(),
             ],
         )  # fmt: skip
 

@@ -119,7 +119,7 @@ def risk(
     hand_over(document, risk_page, html, machine=machine)
     if not machine:
         _show(document)
-    if document["remarks"] or any(month["exceeded"] for month in document["months"]):
+    if document["partial"] or any(month["exceeded"] for month in document["months"]):
         raise click.exceptions.Exit(PROBLEMS)
 
 
@@ -140,7 +140,7 @@ def _show(document: Mapping[str, Any]) -> None:
     for month in document["months"]:
         for name in month["exceeded"]:
             click.echo(f"  {month['scheme']} {month['month']}: {name} is exceeded")
-    for remark in document["remarks"]:
+    for remark in (*document["partial"], *document["remarks"]):
         click.echo(f"  {remark}")
 
 

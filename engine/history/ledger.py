@@ -111,19 +111,21 @@ class Ledger:
     rates: Mapping[int, Rates] = field(repr=False)
     """Attempt → the rates of its decision."""
 
+    def gaps(self) -> list[str]:
+        """Days that are missing, in words."""
+        if not self.empty_days:
+            return []
+        days = " to ".join(dict.fromkeys((self.empty_days[0], self.empty_days[-1])))
+        return [f"the journal holds no payment on {len(self.empty_days)} days of the period ({days})"]
+
     def remarks(self) -> list[str]:
-        """What is missing, in words: days, rates, events that outcomes speak of."""
-        found, unknown = [], int((self.column("amount_micro") < 0).sum())
-        if self.empty_days:
-            days = f"{self.empty_days[0]} to {self.empty_days[-1]}" if len(self.empty_days) > 1 else self.empty_days[0]
-            found.append(f"the journal holds no payment on {len(self.empty_days)} days of the period ({days})")
-        if unknown:
-            found.append(
-                f"{unknown:,} payments have no amount in base currency (no rate was known); they are in no sum"
-            )
-        if self.orphans:
-            found.append(f"{self.orphans:,} outcomes of the period speak of events that the journal does not hold")
-        return found
+        """What else to know: amounts without a rate, outcomes of events that nobody told of."""
+        unknown = int((self.column("amount_micro") < 0).sum())
+        texts = (
+            (unknown, "payments have no amount in base currency (no rate was known); they are in no sum"),
+            (self.orphans, "outcomes of the period speak of events that the journal does not hold"),
+        )
+        return [f"{count:,} {text}" for count, text in texts if count]
 
     @property
     def currency(self) -> str:

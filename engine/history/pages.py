@@ -196,15 +196,16 @@ def _curve(page: Page, report: Line) -> None:
 def risk_page(report: Line) -> Page:
     """One page for a head of risk, to print."""
     total, found, currency = report["total"], rates(report["total"]), report["currency"]
+    first, last = (moment(report[end])[:10] for end in ("from_us", "to_us"))
     page = Page(
-        f"Risk report {moment(report['from_us'])[:10]} to {moment(report['to_us'])[:10]}",
+        f"{'PARTIAL: ' if report['partial'] else ''}Risk report {first} to {last}",
         f"Money in {currency}; outcomes as known on {moment(report['as_of_us'])} UTC.",
     )
     immature = _immature(report)
     if immature:
         named = ", ".join(report["weeks"][at]["week"] for at in immature)
         page.note(f"Still immature, so that more of their fraud will become known: weeks of {named}.", "warn")
-    for remark in report["remarks"]:
+    for remark in (*report["partial"], *report["remarks"]):
         page.note(remark, "bad")
     page.cards({
         "payments": total["payments"], f"approved, {currency}": money(total["approved_micro"]),

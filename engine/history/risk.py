@@ -123,7 +123,8 @@ def risk_report(book: Book, schemes: Schemes) -> dict[str, Any]:
         "by_market": _by(book, inside, ledger.texts("market")), "by_scheme": _by(book, inside, scheme),
         "tiers": _tiers(book, inside), "weeks": weeks(time_us[inside], inner, curve),
         "arrival": curve.share.tolist(), "arrival_frauds": curve.frauds, "months": _months(book, scheme, schemes),
-        "effects": _effects(book, inside), "measures": ledger.measures, "remarks": ledger.remarks(),
+        "effects": _effects(book, inside), "measures": ledger.measures, "partial": ledger.gaps(),
+        "remarks": ledger.remarks(),
     }  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def test_a_gap_in_the_journal_is_named(shop, tmp_path):
         db.execute("DELETE FROM record WHERE kind IN ('decision', 'event') AND event_us BETWEEN ? AND ?", gone)
     found = report(shop.model_copy(update={"folder": folder}), code=1)
     days = [(FROM + timedelta(days=n)).date().isoformat() for n in (10, 12)]
-    assert f"the journal holds no payment on 3 days of the period ({days[0]} to {days[1]})" in found["remarks"]
+    assert f"the journal holds no payment on 3 days of the period ({days[0]} to {days[1]})" in found["partial"]
 
 
 @pytest.mark.parametrize(
