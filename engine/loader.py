@@ -33,10 +33,8 @@ STANDING_TYPES: Mapping[str, str] = {
 }  # fmt: skip
 """What rules may read beside event fields, features and signals."""
 _OF_FEATURES = (
-    r"unknown name `(?!param\.|signal\.|scorecard\.)",
-    "no feature or field is called",
-    "outcomes can't put",
-)
+    r"unknown name `(?!param\.|signal\.|scorecard\.)", "no feature or field is called", "no profiles of the entity",
+)  # fmt: skip
 """Mistakes that follow when no feature is known."""
 
 

@@ -26,6 +26,8 @@ D = TypeVar("D")
 T = TypeVar("T")
 F = TypeVar("F", int, float)
 
+MOST_CHOICES = 24
+"""So many are named in a message."""
 _UNIT_US = {
     "us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000,
     "h": 3_600_000_000, "d": 86_400_000_000, "w": 604_800_000_000,
@@ -201,7 +203,10 @@ class Reader:
         if scalar is None or scalar.value in values:
             return scalar.value if scalar else None
         hint = self.diagnostics.did_you_mean(scalar.value, values)
-        message = f"`{_short(scalar.value)}` is not one of {', '.join(values)}"
+        known = (
+            list(values) if len(values) <= MOST_CHOICES else [*list(values)[:MOST_CHOICES], f"… {len(values)} in all"]
+        )
+        message = f"`{_short(scalar.value)}` is not one of {', '.join(known)}"
         self.diagnostics.error("E116", message, scalar.position(), scalar.length, hint=hint)
         return None
 

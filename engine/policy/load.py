@@ -43,6 +43,14 @@ from engine.schema import FIELDS, KINDS, OUTCOMES
 from engine.values import Action, Reason, Tier
 
 MINUTE_US, DAY_US = 60_000_000, 86_400_000_000
+_NEEDED = {"name", "base_currency", "bands", "default_actions"}
+_SETTINGS = {
+    "activation", "markets", "required", "fallbacks", "models", "challengers", "hold", "lateness", "limit_reason",
+    "parameters", "control_group", "review",
+}  # fmt: skip
+_LIMIT = Reason(
+    "LIMIT", "a limit in force is exceeded", "This order is above your current limit.", "measure:LIMIT_AMOUNT"
+)
 _OUTCOME_KEYS = {"tier", "action", "measures"}
 _TABLE_KEYS = {"gaps", "then", "reason"}
 _RULE_KEYS = {"when_unknown", "final", "status", "from", "until", "rollout", "note"}
@@ -73,33 +81,12 @@ class PolicyReader:
     def settings(self) -> Settings:
         """`policy.yaml` and `labels.yaml`; values after a mistake are neutral and never used."""
         reader = Reader(self.diagnostics)
-        top = reader.fields(
-            self._yaml("policy.yaml"),
-            {"name", "base_currency", "bands", "default_actions"},
-            {
-                "activation",
-                "markets",
-                "required",
-                "fallbacks",
-                "models",
-                "challengers",
-                "hold",
-                "lateness",
-                "limit_reason",
-                "parameters",
-                "control_group",
-                "review",
-            },
-        )
+        top = reader.fields(self._yaml("policy.yaml"), _NEEDED, _SETTINGS)
         labels = reader.fields(self._yaml("labels.yaml"), {"fraud", "mature_after"}, {"note"})
         currency = top.text("base_currency")
         if currency and currency not in CURRENCIES:
             top.mistake("E501", f"{currency} is not an ISO 4217 currency", "base_currency")
         defaults = top.fields("default_actions", {t.name for t in Tier if t})
-        limit = Reason(
-            "LIMIT", "a limit in force is exceeded", "This order is above your current limit.", "measure:LIMIT_AMOUNT"
-        )
-        group = top.fields("control_group", {"share", "max_amount", "daily_loss", "author", "until"})
         models = {kind: reader.text(node) or "" for kind, node in self._kinds(top, "models")}
         challengers = {
             kind: self._challengers(node, models.get(kind, ""), reader)
@@ -127,18 +114,17 @@ class PolicyReader:
             lateness_us=top.duration_us("lateness", 30 * DAY_US),
             fraud_outcomes=labels.choices("fraud", OUTCOMES),
             mature_after_us=labels.duration_us("mature_after"),
-            limit_reason=self.reasons.read(top, limit.source, "limit_reason") if "limit_reason" in top else limit,
-            control=ControlGroup(
-                group.share("share"),
-                group.number("max_amount", 0.0, 0.0),
-                group.number("daily_loss", 0.0, 0.0),
-                group.text("author"),
-                group.timestamp_us("until"),
-            )
-            if group.node is not None
-            else None,
+            limit_reason=self.reasons.read(top, _LIMIT.source, "limit_reason") if "limit_reason" in top else _LIMIT,
+            control=self._control(
+                top.fields("control_group", {"share", "max_amount", "daily_loss", "author", "until"})
+            ),
             review=self._review(top.fields("review", (), {"answer_within", "lease", "timeout"})),
         )
+
+    def _control(self, group: Fields) -> ControlGroup | None:
+        amounts = group.number("max_amount", 0.0, 0.0), group.number("daily_loss", 0.0, 0.0)
+        found = ControlGroup(group.share("share"), *amounts, group.text("author"), group.timestamp_us("until"))
+        return None if group.node is None else found
 
     def _review(self, desk: Fields) -> ReviewDesk:
         timeout, usual = desk.fields("timeout", {"after", "action"}), ReviewDesk()
@@ -203,7 +189,7 @@ class PolicyReader:
         if path is None:
             hint = self.diagnostics.did_you_mean(name, known)
             item.mistake("E517", f"there is no table tables/{name}", "file", hint)
-        elif columns and hit:
+        elif hit and columns and len(columns) == len(list(item.entries("columns"))):
             names = [column.name for column in columns]
             sheet = read_sheet(path, f"tables/{path.name}", names, self.diagnostics, GIVEN)
             if sheet is not None:

@@ -134,9 +134,10 @@ class _Loader:
             )
         steps = [self._step(entity, step) for step in item.fields_list("steps", (), {"name", "not", *_CONDITION})]
         same = tuple(ENTITIES.get(field, field) for field in joined)
-        pattern = Pattern(name, entity, tuple(steps), item.duration_us("within"), same, item.text("signal"))
+        pattern = Pattern(name, entity, tuple(steps), item.duration_us("within", -1), same, item.text("signal"))
         for key, problem in problems_of(pattern):
-            item.mistake("E508", problem, key)
+            if key != "within" or pattern.within_us >= 0:  # else it is no length of time, which is told
+                item.mistake("E508", problem, key)
         return pattern
 
     def _step(self, entity: str, step: Fields) -> Step:

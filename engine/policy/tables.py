@@ -261,6 +261,8 @@ def read_columns(table: Fields, schema: Schema, diagnostics: Diagnostics) -> lis
         scalar = table.reader.scalar(node)
         checked = check(scalar, schema, diagnostics, None) if scalar is not None else None
         kind = str(checked.type) if checked else ""
+        if kind == "dyn" and diagnostics.failed:
+            continue  # what it reads is wrong itself
         if checked and kind not in ("int", "double", "string", "bool"):
             message = f"a column can't be of the type {kind}; use int, double, string or bool"
             diagnostics.error("E517", message, node.position(), node.length)

@@ -210,6 +210,8 @@ def test_a_pattern_that_can_not_be_is_refused_at_its_place(old, new, said, tmp_p
         ),
         ("features.yaml", "measure: sum, of: txn.amount_base", "measure: sum, of: txn.amuont_base", {"E116", "E402"}),
         ("policy.yaml", "name: small", "name: [small", {"E104", "E117"}),
+        ("patterns/takeover.yaml", "within: 1h", "within: 1 h", {"E114"}),
+        ("risk/refunds.yaml", "why: refund.reason", "why: refund.reson", {"E301"}),
         ("reasons.yaml", "reasons:", "reason:", {"E111", "E112", "E117"}),
         ("labels.yaml", "fraud:", "fruad:", {"E111", "E112", "E117"}),
         ("lists/lists.yaml", "lists:", "lists: {}", {"E104", "E117"}),
