@@ -65,7 +65,8 @@ def measure(week: str, quick: bool, published: bool, folder: Path) -> dict[str, 
         file = folder / "slice.parquet"
         frame[frame.CUSTOMER_ID % QUICK_SHARE == 0].to_parquet(file, index=False)
     manifest, cost = trained(folder, EXAMPLE if published else BEST, file, week)
-    assert manifest.test is not None
+    if manifest.test is None:
+        raise SystemExit(f"{FILE} holds no payments of the week that begins on {week}")
     holds, told = calibration_verdict(manifest.test.metrics)
     validated = manifest.training.validated[0] if manifest.training.validated else None
     return {

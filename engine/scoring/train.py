@@ -161,6 +161,8 @@ def _remarks(manifest: Manifest, learn: Rows, config: TrainConfig) -> Iterator[s
         yield BY_CHANCE
     if manifest.test is not None:
         yield measure.calibration_verdict(manifest.test.metrics)[1]
+    elif config.test is not None:
+        yield f"nothing was tested: no row of {config.test} has a label"
 
 
 def _rounds(found: _Found, tell: Tell) -> int:
