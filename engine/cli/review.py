@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,13 @@ from engine.cli.screen import output
 from engine.cli.show import COLOURS
 from engine.explanation import moment
 from engine.language import parse_duration_us
-from engine.review.desk import OUTCOME_OF, CaseView
+from engine.review.desk import OUTCOME_OF, CaseView, Desk
 from engine.schema import FIELDS
 from engine.values import Action, ReviewCase
 
 STATES = ("open", "waiting", "taken", "decided")
-reviewer_option = click.option("--by", default=getpass.getuser, help="Who; the system's user if it is not said.")
+case_argument = click.argument("case")
+by_option = click.option("--by", default=getpass.getuser, help="Who; the system's user if it is not said.")
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON with stable keys.")
 
 
@@ -35,158 +38,126 @@ def command() -> None:
     """The review desk: what people are to look at, and what they decided."""
 
 
-@arbiter_command("list", """
+def _at_desk(name: str, examples: str, *options: Callable[[Any], Any]) -> Callable[[Any], click.Command]:
+    """Declare a command that works at the desk of a folder."""
+
+    def declared(function: Any) -> click.Command:
+        @wraps(function)
+        def run(folder: Path, state: str, rules: str, models: str, **given: Any) -> None:
+            settings = settings_of(folder, {"state": state, "rules": rules, "models": models})
+            with at_the_desk(settings) as desk:
+                function(desk, **given)
+
+        for option in reversed(options):
+            run = option(run)
+        made = arbiter_command(name, examples)(place_options(run))
+        command.add_command(made)
+        return made
+
+    return declared
+
+
+@_at_desk("list", """
     arbiter review list
     arbiter review list decided --limit 10
-""")  # fmt: skip
-@click.argument("which", type=click.Choice(STATES), default="open")
-@click.option("--limit", default=20, show_default=True, help="At most so many, up to 500.")
-@json_option
-@place_options
-def list_command(which: str, limit: int, as_json: bool, folder: Path, **flags: Any) -> None:
+""", click.argument("which", type=click.Choice(STATES), default="open"),
+   click.option("--limit", default=20, show_default=True, help="At most so many, up to 500."), json_option)  # fmt: skip
+def list_command(desk: Desk, which: str, limit: int, as_json: bool) -> None:
     """List cases: first what should be looked at first, of decided ones the newest."""
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        cases, more = desk.cases(which, limit)
-        now_us = desk.now_us()
+    cases, more = desk.cases(which, limit)
     if as_json:
-        _write([_document(case, now_us) for case in cases])
+        _write([_document(case, desk.now_us()) for case in cases])
         return
     table = Table(box=None, pad_edge=False)
     for name in ("case", "priority", "loss", "due", "who"):
         table.add_column(name, justify="right" if name in {"priority", "loss"} else "left")
     for case in cases:
-        priority = case.priority(now_us)
-        shown = f"{priority:,.2f}" if priority < 1e6 else f"{priority:.0e}"
-        amounts = ("" if case.action else shown, f"{case.loss:,.2f} {case.currency}")
-        table.add_row(case.id, *amounts, moment(case.due_us), _who(case, now_us))
+        priority = case.priority(desk.now_us())
+        shown = "" if case.action else f"{priority:,.2f}" if priority < 1e6 else f"{priority:.0e}"
+        loss = f"{case.loss:,.2f} {case.currency}"
+        table.add_row(case.id, shown, loss, moment(case.due_us), _who(case, desk.now_us()))
     output().print(table if cases else f"no case is {which}")
     if more:
         output().print(f"and more; --limit shows more than {limit}", style="dim")
 
 
-@arbiter_command("show", """
+@_at_desk("show", """
     arbiter review show pay-8841
     arbiter review show pay-8841 --json | jq .related
-""")  # fmt: skip
-@click.argument("case")
-@reviewer_option
-@json_option
-@place_options
-def show_command(case: str, by: str, as_json: bool, folder: Path, **flags: Any) -> None:
+""", case_argument, by_option, json_option)  # fmt: skip
+def show_command(desk: Desk, case: str, by: str, as_json: bool) -> None:
     """Show a case: event, reasons, what was done with it, and what shares its card, device, mail, address or user.
 
     That you looked, and at what, is kept. `arbiter explain CASE` tells more of the decision.
     """
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        view = asyncio.run(desk.view(case, by))
-        now_us = desk.now_us()
-    if as_json:
-        shown = {
-            "event": _fields(view),
-            "steps": view.steps,
-            "outcomes": view.outcomes,
-            "reasons": view.decision.reasons,
-        }
-        related = [
-            {"id": r.event.id, "kind": r.event.kind, "time": moment(r.event.time_us), "shares": r.shares,
-             "action": r.action.name, "outcomes": r.outcomes} for r in view.related
-        ]  # fmt: skip
-        _write(_document(view.case, now_us) | shown | {"related": related})
-    else:
-        _show(view, now_us, output())
+    view = asyncio.run(desk.view(case, by))
+    if not as_json:
+        _show(view, desk.now_us(), output())
+        return
+    related = [
+        {"id": one.event.id, "kind": one.event.kind, "time": moment(one.event.time_us), "shares": one.shares,
+         "action": one.action.name, "outcomes": one.outcomes} for one in view.related
+    ]  # fmt: skip
+    told = {"event": _fields(view), "reasons": view.decision.reasons, "steps": view.steps, "outcomes": view.outcomes}
+    _write(_document(view.case, desk.now_us()) | told | {"related": related})
 
 
-@arbiter_command("take", """
+@_at_desk("take", """
     arbiter review take
     arbiter review take pay-8841 --by ann
-""")  # fmt: skip
-@click.argument("case", default="")
-@reviewer_option
-@place_options
-def take_command(case: str, by: str, folder: Path, **flags: Any) -> None:
+""", click.argument("case", default=""), by_option)  # fmt: skip
+def take_command(desk: Desk, case: str, by: str) -> None:
     """Take a case, or the one that should be looked at first. Nobody else can take it until the lease ends."""
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        taken = asyncio.run(desk.take(by, case))
+    taken = asyncio.run(desk.take(by, case))
     click.echo(f"{taken.id} is yours until {moment(taken.held_us)}; arbiter review show {taken.id}")
 
 
-@arbiter_command("release", """
-    arbiter review release pay-8841
-""")  # fmt: skip
-@click.argument("case")
-@reviewer_option
-@place_options
-def release_command(case: str, by: str, folder: Path, **flags: Any) -> None:
-    """Give a case back."""
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        asyncio.run(desk.release(by, case))
-    click.echo(f"{case} waits again")
-
-
-@arbiter_command("note", """
-    arbiter review note pay-8841 "called the customer, no answer"
-""")  # fmt: skip
-@click.argument("case")
-@click.argument("text")
-@reviewer_option
-@place_options
-def note_command(case: str, text: str, by: str, folder: Path, **flags: Any) -> None:
-    """Write something down about a case."""
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        noted = asyncio.run(desk.note(by, case, text))
-    click.echo(f"{case} has {noted.notes} note{'' if noted.notes == 1 else 's'}")
-
-
-@arbiter_command("decide", """
+@_at_desk("decide", """
     arbiter review decide pay-8841 allow --reason "known customer, moved house"
-    arbiter review decide pay-8841 decline --reason "address of a parcel shop ring"
     arbiter review decide pay-8841 decline --finding unsure --reason "can't be reached, goods go out today"
-""")  # fmt: skip
-@click.argument("case")
-@click.argument("action", type=click.Choice(["allow", "decline"]))
-@click.option("--reason", required=True, help="Why; it is kept for good, and sent to the checkout.")
-@click.option("--finding", type=click.Choice(list(OUTCOME_OF)),
-              help="What it says about the event, where that is not: allowed is good, declined is fraud.")  # fmt: skip
-@reviewer_option
-@place_options
-def decide_command(
-    case: str, action: str, reason: str, finding: str | None, by: str, folder: Path, **flags: Any
-) -> None:
+""", case_argument, click.argument("action", type=click.Choice(["allow", "decline"])),
+   click.option("--reason", required=True, help="Why; it is kept for good, and sent to the checkout."),
+   click.option("--finding", type=click.Choice(list(OUTCOME_OF)),
+                help="What it says about the event: else allowed is good, declined is fraud."), by_option)  # fmt: skip
+def decide_command(desk: Desk, case: str, action: str, reason: str, finding: str | None, by: str) -> None:
     """Say what is to be done. The checkout hears of it, and it becomes an outcome of the event; it is final."""
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        decided = asyncio.run(desk.decide(by, case, Action[action.upper()], reason, finding or ""))
+    decided = asyncio.run(desk.decide(by, case, Action[action.upper()], reason, finding or ""))
     click.echo(f"{decided.id}: {decided.action.name} by {decided.decided_by} at {moment(decided.decided_us)}")
 
 
-@arbiter_command("stats", """
-    arbiter review stats
-    arbiter review stats --since 7d
-""")  # fmt: skip
-@click.option("--since", default="24h", show_default=True, help="How far back decided cases are counted.")
-@json_option
-@place_options
-def stats_command(since: str, as_json: bool, folder: Path, **flags: Any) -> None:
+@_at_desk("release", "arbiter review release pay-8841", case_argument, by_option)
+def release_command(desk: Desk, case: str, by: str) -> None:
+    """Give a case back."""
+    asyncio.run(desk.release(by, case))
+    click.echo(f"{case} waits again")
+
+
+@_at_desk("note", 'arbiter review note pay-8841 "called, no answer"', case_argument, click.argument("text"), by_option)
+def note_command(desk: Desk, case: str, text: str, by: str) -> None:
+    """Write something down about a case."""
+    noted = asyncio.run(desk.note(by, case, text))
+    click.echo(f"{case} has {noted.notes} note{'' if noted.notes == 1 else 's'}")
+
+
+@_at_desk("stats", "arbiter review stats --since 7d",
+          click.option("--since", default="24h", show_default=True, help="How far back decided cases are counted."),
+          json_option)  # fmt: skip
+def stats_command(desk: Desk, since: str, as_json: bool) -> None:
     """Say how the desk is doing."""
-    span_us = parse_duration_us(since)
+    span_us, now_us = parse_duration_us(since), desk.now_us()
     if not span_us:
         raise click.BadParameter(f"{since!r} is not a duration such as 24h or 7d", param_hint="--since")
-    with at_the_desk(settings_of(folder, flags)) as desk:
-        now_us = desk.now_us()
-        figures = desk.figures(now_us - span_us)
+    figures = desk.figures(now_us - span_us)
     if as_json:
         _write(asdict(figures))
         return
-    oldest = f", the oldest since {_age(now_us - figures.oldest_us)}" if figures.oldest_us else ""
+    oldest = (
+        f", the oldest since {timedelta(seconds=(now_us - figures.oldest_us) // 10**6)}" if figures.oldest_us else ""
+    )
     click.echo(f"{figures.waiting} waiting, {figures.taken} taken, {figures.overdue} overdue{oldest}")
     click.echo(f"expected loss {figures.loss:,.2f}")
     for name, allowed, declined, minutes in figures.reviewers:
         click.echo(f"{name}: {allowed} allowed, {declined} declined, half of them within {minutes:.1f} minutes")
-
-
-for _command in (
-    list_command, show_command, take_command, decide_command, release_command, note_command, stats_command,
-):  # fmt: skip
-    command.add_command(_command)
 
 
 def _show(view: CaseView, now_us: int, console: Console) -> None:
@@ -222,10 +193,6 @@ def _who(case: ReviewCase, now_us: int) -> str:
     if case.action:
         return f"{case.action.name} by {case.decided_by} at {moment(case.decided_us)}"
     return f"{case.holder} until {moment(case.held_us)}" if case.held(now_us) else ""
-
-
-def _age(span_us: int) -> str:
-    return str(timedelta(seconds=span_us // 1_000_000))
 
 
 def _document(case: ReviewCase, now_us: int) -> dict[str, Any]:

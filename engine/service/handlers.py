@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -25,7 +24,7 @@ from engine.explanation import Explanation
 from engine.review.desk import Desk
 from engine.service import convert
 from engine.service.metrics import Metrics
-from engine.service.reviews import ReviewMethods
+from engine.service.reviews import review_methods
 from engine.service.tracing import Handler, Tracing
 from engine.settings import Settings
 from engine.values import Assessment, Decision, Event, Receipt
@@ -244,21 +243,20 @@ class Service(grpc.GenericRpcHandler):
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, tracing: Tracing | None) -> None:
         """Must be made on the server's loop."""
         methods = Methods(engine, metrics, lambda: time.time_ns() // 1_000)
-        reviews = ReviewMethods(lambda: engine.desk, lambda: time.time_ns() // 1_000)
-        functions: dict[tuple[str, str], Method] = {
-            (service, name): getattr(found, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
-            for service, names, found in (
-                (convert.SERVICE, convert.METHODS, methods), (convert.REVIEW_SERVICE, convert.REVIEW_METHODS, reviews)
-            )
-            for name in names
+        reviews = review_methods(lambda: engine.desk, lambda: time.time_ns() // 1_000)
+        decisions: dict[str, Method] = {
+            "Decide": methods.decide, "Record": methods.record, "RecordOutcome": methods.record_outcome,
+            "AssessUser": methods.assess_user, "GetDecision": methods.get_decision, "Explain": methods.explain,
         }  # fmt: skip
+        by_service = {convert.SERVICE: decisions, convert.REVIEW_SERVICE: reviews}
         self._metrics = metrics
         self._boundary = boundary = Boundary(settings, metrics, tracing)
         self._handlers: dict[str, tuple[Any, Any]] = {
             f"/{service}/{name}": (
                 grpc.unary_unary_rpc_method_handler(boundary.guard(name, method)), boundary.refusal(name)
             )
-            for (service, name), method in functions.items()
+            for service, functions in by_service.items()
+            for name, method in functions.items()
         }  # fmt: skip
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:

@@ -1,71 +1,54 @@
-"""The methods of `ReviewService`: what each asks of the review desk."""
+"""The methods of `ReviewService`: what each asks of the review desk, by its name in the protos."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from engine.review.desk import Desk
 from engine.service import convert
-from engine.values import ReviewCase
+
+Method = Callable[[bytes, float], Awaitable[bytes]]
 
 
-class ReviewMethods:
-    """The seven methods as functions from body to body."""
+def review_methods(desk_of: Callable[[], Desk], clock_us: Callable[[], int]) -> dict[str, Method]:
+    """Method → function from body to body. `desk_of` is asked with each call: an engine that only starts has none."""
 
-    def __init__(self, desk: Callable[[], Desk], clock_us: Callable[[], int]) -> None:
-        """`desk` is asked for with the first call: an engine that only starts has none."""
-        self._desk, self._clock_us = desk, clock_us
+    async def list_cases(desk: Desk, asked: Any) -> Any:
+        cases, after = await asyncio.to_thread(desk.cases, *convert.list_asked(asked))
+        return convert.cases_message(cases, after, clock_us())
 
-    async def list_cases(self, body: bytes, deadline: float) -> bytes:
-        """See `ListCases` in the protos."""
-        asked = convert.list_asked(_parse("ListCases", body))
-        cases, after = await asyncio.to_thread(self._desk().cases, *asked)
-        reply = cast(Any, convert.REVIEW_METHODS["ListCases"][1])
-        return cast(bytes, reply(cases=map(self._message, cases), next=after).SerializeToString())
+    async def get_case(desk: Desk, asked: Any) -> Any:
+        return convert.view_message(await desk.view(_id(asked), asked.reviewer), clock_us())
 
-    async def get_case(self, body: bytes, deadline: float) -> bytes:
-        """See `GetCase` in the protos."""
-        request = _parse("GetCase", body)
-        view = await self._desk().view(convert.required_id(request.id, "id"), request.reviewer)
-        return convert.view_message(view, self._clock_us()).SerializeToString()
+    async def take_case(desk: Desk, asked: Any) -> Any:
+        return convert.case_message(await desk.take(asked.reviewer, _id(asked) if asked.id else ""), clock_us())
 
-    async def take_case(self, body: bytes, deadline: float) -> bytes:
-        """See `TakeCase` in the protos."""
-        request = _parse("TakeCase", body)
-        case_id = convert.required_id(request.id, "id") if request.id else ""
-        return self._bytes(await self._desk().take(request.reviewer, case_id))
+    async def release_case(desk: Desk, asked: Any) -> Any:
+        return convert.case_message(await desk.release(asked.reviewer, _id(asked)), clock_us())
 
-    async def release_case(self, body: bytes, deadline: float) -> bytes:
-        """See `ReleaseCase` in the protos."""
-        request = _parse("ReleaseCase", body)
-        return self._bytes(await self._desk().release(request.reviewer, convert.required_id(request.id, "id")))
+    async def note_case(desk: Desk, asked: Any) -> Any:
+        return convert.case_message(await desk.note(asked.reviewer, _id(asked), asked.text), clock_us())
 
-    async def note_case(self, body: bytes, deadline: float) -> bytes:
-        """See `NoteCase` in the protos."""
-        request = _parse("NoteCase", body)
-        case_id = convert.required_id(request.id, "id")
-        return self._bytes(await self._desk().note(request.reviewer, case_id, request.text))
+    async def decide_case(desk: Desk, asked: Any) -> Any:
+        action, finding = convert.decided_in(asked)
+        decided = await desk.decide(asked.reviewer, _id(asked), action, asked.reason, finding)
+        return convert.case_message(decided, clock_us())
 
-    async def decide_case(self, body: bytes, deadline: float) -> bytes:
-        """See `DecideCase` in the protos."""
-        request = _parse("DecideCase", body)
-        case_id, (action, finding) = convert.required_id(request.id, "id"), convert.decided_in(request)
-        return self._bytes(await self._desk().decide(request.reviewer, case_id, action, request.reason, finding))
+    async def get_review_stats(desk: Desk, asked: Any) -> Any:
+        return convert.stats_message(await asyncio.to_thread(desk.figures, convert.since_us(asked)))
 
-    async def get_review_stats(self, body: bytes, deadline: float) -> bytes:
-        """See `GetReviewStats` in the protos."""
-        since_us = convert.since_us(_parse("GetReviewStats", body))
-        figures = await asyncio.to_thread(self._desk().figures, since_us)
-        return convert.stats_message(figures).SerializeToString()
+    def method(name: str, answer: Callable[[Desk, Any], Awaitable[Any]]) -> Method:
+        async def called(body: bytes, deadline: float) -> bytes:
+            asked = convert.parse(convert.REVIEW_METHODS[name][0], body)
+            return bytes((await answer(desk_of(), asked)).SerializeToString())
 
-    def _message(self, case: ReviewCase) -> Any:
-        return convert.case_message(case, self._clock_us())
+        return called
 
-    def _bytes(self, case: ReviewCase) -> bytes:
-        return cast(bytes, self._message(case).SerializeToString())
+    answers = (list_cases, get_case, take_case, release_case, note_case, decide_case, get_review_stats)
+    return {name: method(name, answer) for name, answer in zip(convert.REVIEW_METHODS, answers, strict=True)}
 
 
-def _parse(name: str, body: bytes) -> Any:
-    return convert.parse(convert.REVIEW_METHODS[name][0], body)
+def _id(asked: Any) -> str:
+    return convert.required_id(asked.id, "id")

@@ -34,6 +34,7 @@ from engine.service.convert.incoming import (
 from engine.service.convert.outgoing import decide_request, outcome_request, record_request
 from engine.service.convert.reviews import (
     case_message,
+    cases_message,
     decided_in,
     list_asked,
     since_us,
@@ -62,8 +63,8 @@ METHODS = _methods(_SERVICE)
 REVIEW_METHODS = _methods(_REVIEWS)
 
 __all__ = [
-    "METHODS", "REVIEW_METHODS", "REVIEW_SERVICE", "SERVICE", "assessment_message", "case_message", "decide_request",
-    "decided_in", "decision_bytes", "decision_value", "event_document", "explanation_bytes", "list_asked",
-    "outcome_reply", "outcome_request", "parse", "read_outcome_request", "read_request", "record_reply",
+    "METHODS", "REVIEW_METHODS", "REVIEW_SERVICE", "SERVICE", "assessment_message", "case_message", "cases_message",
+    "decide_request", "decided_in", "decision_bytes", "decision_value", "event_document", "explanation_bytes",
+    "list_asked", "outcome_reply", "outcome_request", "parse", "read_outcome_request", "read_request", "record_reply",
     "record_request", "required_id", "since_us", "stats_message", "status_details", "view_message", "violations_of",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -31,6 +32,11 @@ def case_message(case: ReviewCase, now_us: int) -> review_pb2.Case:
         held_until=_time(case.held_us if held else 0), action=_action(case.action), decided_by=case.decided_by,
         decided_at=_time(case.decided_us), reason=case.reason, notes=case.notes,
     )  # fmt: skip
+
+
+def cases_message(cases: Sequence[ReviewCase], after: str, now_us: int) -> review_pb2.ListCasesReply:
+    """A list of cases, and where it goes on."""
+    return review_pb2.ListCasesReply(cases=[case_message(case, now_us) for case in cases], next=after)
 
 
 def view_message(view: CaseView, now_us: int) -> review_pb2.CaseView:
