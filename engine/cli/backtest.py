@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,19 +95,31 @@ def _all_of(given: dict[str, Any]) -> Window:
     return window_of(0 if from_us is None else from_us, to_us)
 
 
-def _program(settings: Settings, policy: str, model: str | None, then: Then, past: Hindsight | None) -> Program:
-    """The program that is meant, whose lists are asked as of `then`."""
-    if Path(policy).is_dir():
-        program = open_program(settings.model_copy(update={"rules": Path(policy)}), clock=then)
-    elif past is None:
-        raise Ended(f"{policy!r} is no folder; name one with --policy", BAD_INPUT)
-    else:
-        with laid_out(past.bundle(None if policy == LIVE else policy).files) as folder:
-            program = open_program(settings.model_copy(update={"rules": folder}), clock=then)
+def _program(
+    settings: Settings, policy: str, model: str | None, then: Then, past: Hindsight | None, window: Window
+) -> tuple[Program, list[str]]:
+    """The program that is meant, whose lists are asked as of `then`, and what to know of them."""
+    with ExitStack() as stack:
+        folder = Path(policy)
+        if not folder.is_dir():
+            if past is None:
+                raise Ended(f"{policy!r} is no folder; name one with --policy", BAD_INPUT)
+            folder = stack.enter_context(laid_out(past.bundle(None if policy == LIVE else policy).files))
+        program = open_program(settings.model_copy(update={"rules": folder}), clock=then)
+        remarks = _hindsight_of(folder, window)
     if model is not None:
         fitting = load_fitting(model, "payment", program.feature_set, settings.models)
         program = replace(program, models={**program.models, "payment": fitting})
-    return program
+    return program, remarks
+
+
+def _hindsight_of(folder: Path, window: Window) -> list[str]:
+    """Entries of lists end as of each payment, but have no beginning: those that were added later are told."""
+    day, late = moment(window.from_us)[:10], 0
+    for path in (folder / "lists").glob("*.csv") if window.from_us else ():
+        with path.open(newline="", encoding="utf-8-sig") as rows:
+            late += sum((row.get("added") or "") > day for row in csv.DictReader(rows))
+    return [f"{late:,} entries of lists were added after {day}; they count from the beginning."] if late else []
 
 
 def _of_journal(
@@ -113,7 +127,7 @@ def _of_journal(
 ) -> Mapping[str, Any]:
     then = Then()
     with looking_back(settings) as past, Meter("reading the journal") as meter:
-        draft = _program(settings, policy, model, then, past)
+        draft, notes = _program(settings, policy, model, then, past, window)
 
         def told(what: str, count: int) -> None:
             meter(None, f"{count:,} {what}", "counting anew")
@@ -148,7 +162,7 @@ def _of_journal(
                 "Open loop: what was declined, approved and known of earlier payments is as it was.",
                 CLOSED if len(sides) > 1 else "The closed loop was left out.",
                 f"Features: {counted}; how persons stood, and which patterns were complete, as recorded.",
-                *ledger.remarks(),
+                *notes, *ledger.remarks(),
             ],
         )  # fmt: skip
 
@@ -164,7 +178,7 @@ def _of_file(
     assert file is not None
     then, mapping, live, live_program = Then(), load_mapping(given["mapping"]), None, None
     with Meter("computing features") as meter, tempfile.TemporaryDirectory() as scratch:
-        draft = _program(settings, policy, model, then, None)
+        draft, notes = _program(settings, policy, model, then, None, window)
         away = Path(f"{file.name}.quarantine.jsonl")
 
         def told(done: float, rows: int) -> None:
@@ -172,7 +186,7 @@ def _of_file(
 
         table, history, bad = backtest.file_table(draft, file, mapping, Path(scratch), away, told)
         if given["against"]:
-            live_program = _program(settings, given["against"], None, then, None)
+            live_program, _ = _program(settings, given["against"], None, then, None, window)
             same = live_program.feature_set.digest == draft.feature_set.digest
             seen = table if same else backtest.file_table(live_program, file, mapping, Path(scratch), away, told)[0]
             live = pa.concat_tables(Decider(live_program, then=then).decide_rows([seen]))
@@ -193,8 +207,9 @@ def _of_file(
             against=given["against"] or "letting all of them through", currency=rules.base_currency,
             from_us=int(times.min()), to_us=int(times.max()) + 1,
             partial=[f"{bad:,} bad rows were left out; {away} says why"] if bad else [],
-            remarks=["Open loop: earlier payments count as the file tells them. A file can't be closed: import it, and "
-                     "backtest the journal."],
+            remarks=[
+                "Open loop: earlier payments count as the file tells them; only a journal has a closed loop.", *notes,
+            ],
         )  # fmt: skip
 
 

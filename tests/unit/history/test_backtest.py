@@ -71,6 +71,8 @@ def test_the_live_policy_over_past_weeks_differs_by_nothing(shop, tmp_path):
 def test_a_draft_is_told_in_money(shop, tmp_path):
     """Enforcing an observed rule: what it hits is what it was seen to hit; sums of steps are all payments."""
     draft = draft_of(shop, tmp_path / "draft", ("risk/watched.yaml", "status: observe", "status: enforce"))
+    with (draft / "lists" / "blocked_cards.csv").open("a") as entries:
+        entries.write("tok_nobody,seen,analyst,2026-12-01,\n")
     page = tmp_path / "draft.html"
     found = backtest(shop, "--policy", draft, "--html", page)
     rules = {line["rule"]: line for line in found["rules"]}
@@ -92,6 +94,13 @@ def test_a_draft_is_told_in_money(shop, tmp_path):
     for words in ("In money", "Labels by week", "How fast frauds become known", "Overlap", "Payments to look at"):
         assert words in text
     assert not found["partial"]
+    late = sum(line.count(",2026-11-") + line.count(",2026-12-01,") > 0 for line in _entries(draft))
+    assert f"{late:,} entries of lists were added after 2026-05-11; they count from the beginning." in found["remarks"]
+
+
+def _entries(rules):
+    """All lines of all lists."""
+    return [line for path in (rules / "lists").glob("*.csv") for line in path.read_text().splitlines()[1:]]
 
 
 def test_a_challenger_stands_beside_the_model_that_decided(shop):
