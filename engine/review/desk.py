@@ -124,7 +124,16 @@ class Desk:
     async def release(self, by: str, case_id: str) -> ReviewCase:
         """Give a case back."""
         _check(by)
-        await self._append(case_id, by, lambda case, now_us: _step(case, "release", by, now_us))
+        now_us = self.now_us()
+
+        def make() -> list[Record]:
+            case = self.case(case_id)
+            if case.action:
+                raise _decided(case)
+            _own(case, by, now_us)
+            return [_step(case, "release", by, now_us)]
+
+        await asyncio.to_thread(self._queue.append, make)
         return self.case(case_id)
 
     async def note(self, by: str, case_id: str, text: str) -> ReviewCase:
@@ -185,19 +194,6 @@ class Desk:
                 await self._profiles.settle(changes)
                 count += 1
         return count
-
-    async def _append(self, case_id: str, by: str, step: Callable[[ReviewCase, int], Record]) -> None:
-        """A step that only who has the case may take."""
-        now_us = self.now_us()
-
-        def make() -> list[Record]:
-            case = self.case(case_id)
-            if case.action:
-                raise _decided(case)
-            _own(case, by, now_us)
-            return [step(case, now_us)]
-
-        await asyncio.to_thread(self._queue.append, make)
 
     async def _verdict(
         self, case: ReviewCase, step: str, by: str, action: Action, text: str, told: str
