@@ -276,7 +276,8 @@ class Runtime:
         await self._become(program, activation, matcher)
 
     async def _become(self, program: Program, activation: Activation, matcher: PatternMatcher) -> None:
-        self._matchers = {self.pipeline.live.matcher, matcher}
+        if matcher is not self.pipeline.live.matcher:
+            self._matchers = {self.pipeline.live.matcher, matcher}
         self.pipeline.live = Live(program, matcher)
         self._live, self._awaited, self._problem, self._since_us = activation, None, "", now_us()
         self._log.info("policy activated", program=program.digest, rules=len(program.policy.rules))
@@ -296,7 +297,8 @@ class Runtime:
     async def _go_over(self, program: Program, activation: Activation) -> None:
         """Wait until the profiles are made anew, then go on there in the same turn of the loop as the program."""
         now = self.pipeline.live.matcher
-        matcher = PatternMatcher(program.policy.plan.patterns)
+        patterns = program.policy.plan.patterns
+        matcher = now if patterns.digest == now.patterns.digest else PatternMatcher(patterns)
         try:
             with contextlib.suppress(ArbiterError):
                 await matcher.start()
@@ -309,14 +311,16 @@ class Runtime:
                 matcher = await matcher.reload(program.policy.plan.patterns)
             self.profiles.adopt(program.layouts)
         except BaseException as problem:
-            matcher.close()
+            if matcher is not now:
+                matcher.close()
             if not isinstance(problem, ArbiterError):
                 raise
             self._awaited, self._problem = None, str(problem)  # `_watch` tries again
             self._log.error("the logs of an activation can't be taken", reason=str(problem))
             return
+        if matcher is not now:
+            asyncio.get_running_loop().call_later(MATCHER_GRACE_S, now.close)
         await self._become(program, activation, matcher)
-        asyncio.get_running_loop().call_later(MATCHER_GRACE_S, now.close)
 
     async def _settle(self, changes: list[Change], deadline: float | None) -> None:
         """Apply what the journal holds; if profiles are late or down the caller need not wait, the keeper does it."""
