@@ -18,6 +18,7 @@ import pytest
 from engine.batch.frames import features_of
 from engine.batch.mapping import load_mapping
 from engine.bootstrap import open_program
+from engine.rescore import parts
 from engine.rescore.decide import Decider, Then
 from engine.rescore.decided import packed
 from engine.settings import read_settings
@@ -236,3 +237,20 @@ def test_users_are_renewed_once(folder, tmp_path):
         kinds = dict(journal.execute("SELECT kind, count(*) FROM record GROUP BY kind").fetchall())
     assert kinds["risk"] == people > 3
     assert "decision" not in kinds
+
+
+def test_a_large_file_is_read_slice_by_slice(folder, whole, tmp_path, monkeypatch):
+    """Slices give the shards of the whole file; where an id comes again in another slice, all of it goes row by row."""
+    settings = read_settings(folder, {}, {})
+    program, mapping = open_program(settings), load_mapping(folder / "mapping.yaml")
+    monkeypatch.setattr(parts, "SLICE_ROWS", 1_500)
+    (tmp_path / "work").mkdir()
+    told = (tmp_path / "work", 1_000, LATER_US, tmp_path / "bad.jsonl", 1.0, lambda *_: None)
+    shards, rows, columnar, bad = parts.read_shards(program, folder / "payments.parquet", mapping, *told)
+    events = pa.concat_tables([parts.read_table(tmp_path / "work" / "events" / f"{n}.arrow") for n in range(shards)])
+    assert (rows, columnar, bad) == (len(pq.read_table(whole[1])), True, 0)
+    assert events["event_id"].to_pylist() == pq.read_table(whole[1])["event_id"].to_pylist()
+    table = pq.read_table(folder / "payments.parquet")
+    pq.write_table(pa.concat_tables([table, table.slice(len(table) - 1)]), tmp_path / "twice.parquet")
+    _, again, columnar, _ = parts.read_shards(program, tmp_path / "twice.parquet", mapping, *told)
+    assert (again, columnar) == (rows, False)
