@@ -4,7 +4,7 @@
     ledger.decisions            # a row for each decision about a payment, and each payment that was only recorded
     ledger.attempts             # a row for each attempt to pay: its last decision is in force
 
-Memory follows the payments of the window (about 300 bytes each), not the journal: everything else passes by.
+Memory follows the payments of the window (about 500 bytes each), not the journal: everything else passes by.
 """
 
 from __future__ import annotations
@@ -78,8 +78,6 @@ class Attempts:
 
     last: Ints
     """Row of the decision in force."""
-    status: Codes
-    """`DISPOSITIONS`, as its results told."""
     challenge: Codes
     """How its challenge ended: 0 not told, 1 passed, 2 failed, 3 abandoned."""
     challenged: Mask
@@ -339,9 +337,7 @@ class _Reader:
     def _frozen(self, table: pa.Table) -> Attempts:
         last, status, challenge, challenged, reviewed = np.array(self._state, np.int64).reshape(-1, 5).T
         refused = np.isin(status, list(REFUSED)) | (table.column("action").to_numpy()[last] == Action.DECLINE)
-        return Attempts(
-            last, status.astype(np.int8), challenge.astype(np.int8), challenged > 0, reviewed > 0, ~refused
-        )  # fmt: skip
+        return Attempts(last, challenge.astype(np.int8), challenged > 0, reviewed > 0, ~refused)
 
 
 def _hits(hits: Sequence[Sequence[Any]], enforced: bool) -> list[str]:
