@@ -174,7 +174,7 @@ def test_clear_lengths_of_time_are_taken(length, tmp_path):
         ("same: [user]", "same: [user, device, device.id]", "3:11: error[E508]: `same` names one thing twice"),
         ("    same: [user]\n", "", "2:5: error[E112]: missing `same`"),
         ("{name: password, on:", "{on:", "8:9: error[E112]: missing `name`"),
-        ("{name: password, on:", "{namme: password, on:", "8:10: error[E111]: unknown key `namme`"),
+        ("{name: password, on:", "{nam: password, on:", "8:10: error[E111]: unknown key `nam`"),
         (", on: password_change}", "}", "8:9: error[E508]: a step without `on` and `when` would be every event"),
         ("- {name: password, on: password_change}", "- not: {name: p, on: login}", "8:7: error[E508]: `not` stands"),
         (
@@ -208,7 +208,7 @@ def test_a_pattern_that_can_not_be_is_refused_at_its_place(old, new, said, tmp_p
             "measure: cuont, on: payment, window: 1h",
             {"E116"},
         ),
-        ("features.yaml", "measure: sum, of: txn.amount_base", "measure: sum, of: txn.amuont_base", {"E116", "E402"}),
+        ("features.yaml", "measure: sum, of: txn.amount_base", "measure: sum, of: txn.amuont_base", {"E116"}),
         ("policy.yaml", "name: small", "name: [small", {"E104", "E117"}),
         ("patterns/takeover.yaml", "within: 1h", "within: 1 h", {"E114"}),
         ("risk/refunds.yaml", "why: refund.reason", "why: refund.reasn", {"E301"}),
