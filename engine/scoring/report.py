@@ -35,7 +35,6 @@ class Evidence:
     amount: Floats | None
     money: Money
     importance: Importance
-    gains: Mapping[str, float]
     choices: Sequence[Choice] = ()
     search: Search | None = None
     costs: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -53,7 +52,7 @@ def render(manifest: Manifest, seen: Evidence) -> str:
     _candidates(page, manifest, seen.costs)
     _choices(page, manifest, seen.choices)
     _search(page, manifest, seen.search)
-    _importance(page, seen)
+    _importance(page, seen, on)
     page.heading("Labels by week", "Rows whose label was known at the cut-off; the rest was left out.")
     page.table(
         ("week of", "rows", "labels known", "maturity", "fraud"),
@@ -76,12 +75,11 @@ def _facts(page: Page, manifest: Manifest) -> None:
         holds, told = calibration_verdict(test.metrics)
         page.note(told[0].upper() + told[1:] + ".", "good" if holds else "bad")
         page.heading(
-            "What it was worth", f"On {test.window}, which it never saw; 95 % intervals by drawing cards again."
+            "What it was worth", f"On {test.window}, never seen before; 95 % intervals by drawing cards again."
         )
         page.table(("metric", "value", "from", "to"), [
-            (name.replace("_", " "), _number(value), *map(_number, test.intervals[name]))
-            if name in test.intervals else (name.replace("_", " "), _number(value), None, None)
-            for name, value in test.metrics.items()
+            (name.replace("_", " "), _number(value), *map(_number, test.intervals.get(name, ())), *empty)
+            for name, value in test.metrics.items() for empty in [() if name in test.intervals else (None, None)]
         ])  # fmt: skip
     else:
         page.note("Calibration was not tested: there is no test window.", "warn")
@@ -189,15 +187,13 @@ def _candidates(page: Page, manifest: Manifest, costs: Mapping[str, tuple[float,
         (one.name, *(f"{one.mean[name]:.3f} ± {one.spread[name]:.3f}" for name in names), *_cost(costs.get(one.name)))
         for one in manifest.training.validated
     ])  # fmt: skip
+    if len(manifest.training.validated) == 1:
+        return
     if tested:
-        page.heading(
-            "On the test window", "Calibrated, and called fraud from the best F1 on, by the validation blocks.", 3
-        )
+        page.heading("On the test window", "Calibrated, and called from the best F1 on, by the validation blocks.", 3)
         page.table(("", *(name.replace("_", " ") for name in tested)), [
             (one.name, *(f"{one.test[name]:.3f}" for name in tested)) for one in manifest.training.validated
         ])  # fmt: skip
-    if len(manifest.training.validated) == 1:
-        return
     shown = [one.name for one in manifest.training.validated]
     mean = [one.mean["average_precision"] for one in manifest.training.validated]
     wide = [one.spread["average_precision"] for one in manifest.training.validated]
@@ -236,13 +232,13 @@ def _search(page: Page, manifest: Manifest, search: Search | None) -> None:
     page.table(names, [[f"{getattr(booster, name):.4g}" for name in names]], texts=())
 
 
-def _importance(page: Page, seen: Evidence) -> None:
-    held, total = seen.importance, sum(seen.gains.values()) or 1.0
+def _importance(page: Page, seen: Evidence, on: str) -> None:
+    held = seen.importance
     order = held.order[:SHOWN]
     names = [held.features[at] for at in order]
     size = np.abs(held.contributions).mean(axis=0)
     mean = held.lost.mean(axis=0)
-    page.heading("What it goes by", "On rows that it didn't learn from.")
+    page.heading("What it goes by", f"On the {on}.")
     page.pictures(
         Picture("Contributions (SHAP)", "A dot is a payment: what the feature's value, from low (blue) to high (red), "
                 "adds to its log-odds.", lambda axes: _swarm(axes, held, order), 6.4, 4.4),
@@ -255,10 +251,8 @@ def _importance(page: Page, seen: Evidence) -> None:
         for name, (grid, means) in held.dependence.items()
     ))  # fmt: skip
     page.note("Partial dependence above: the mean score when every payment had that value, all else as it is.")
-    page.table(("feature", "mean |SHAP|", "precision lost", "share of gain"), [
-        (name, f"{size[at]:.4f}", f"{mean[at]:.4f}", f"{seen.gains.get(name, 0.0) / total:.1%}")
-        for at in held.order for name in [held.features[at]]
-    ])  # fmt: skip
+    rows = [(held.features[at], f"{size[at]:.4f}", f"{mean[at]:.4f}") for at in held.order]
+    page.table(("feature", "mean |SHAP|", "precision lost"), rows)
 
 
 def _swarm(axes: Any, held: Importance, order: Sequence[int]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,14 +88,24 @@ def train(table: pa.Table, config: TrainConfig, tell: Tell = lambda _: None) -> 
     page = ""
     if config.report:
         tell("the report")
-        score: importance.Scores = lambda given: fitted.scores(model.margins(given))  # noqa: E731 - a closure of two names
-        seen = importance.importance(booster, model.margins, score, judged, config.features, config.seed)
-        evidence = report.Evidence(
-            scores, judged.fraud, judged.amount, config.money, seen, _gains(booster, config), found.choices,
-            found.search, costs,
-        )  # fmt: skip
-        page = report.render(manifest, evidence)
+        page = _page(manifest, found, (booster, model, fitted), judged, costs)
     return TrainedModel(manifest, onnx, parity, page, tuple(_remarks(manifest, learn, config)))
+
+
+def _page(
+    manifest: Manifest, found: _Found, made: tuple[xgboost.Booster, Model, Calibration], judged: Rows,
+    costs: dict[str, tuple[float, int]],
+) -> str:  # fmt: skip
+    """The report; `judged` are the rows that it shows the model on."""
+    booster, model, fitted = made
+
+    def scores(given: npt.NDArray[np.float32]) -> Floats:
+        return fitted.scores(model.margins(given))
+
+    seen = importance.importance(booster, model.margins, scores, judged, manifest.features, found.config.seed)
+    shown, money = scores(judged.matrix), found.config.money
+    evidence = report.Evidence(shown, judged.fraud, judged.amount, money, seen, found.choices, found.search, costs)
+    return report.render(manifest, evidence)
 
 
 def _prepared(data: Rows, config: TrainConfig, tell: Tell) -> _Found:
@@ -262,12 +271,6 @@ def _manifest(found: _Found, learn: Rows, held: Rows, method: str, fitted: Calib
         base_margin=0.0, training=training, calibration=calibration, definitions_digest=config.definitions_digest,
         intended_use=config.intended_use, limits=(*config.limits, BY_CHANCE) if by_chance else config.limits,
     )  # fmt: skip
-
-
-def _gains(booster: xgboost.Booster, config: TrainConfig) -> dict[str, float]:
-    """Total gain of each feature that is used, over all trees."""
-    gains: dict[str, Any] = booster.get_score(importance_type="total_gain")
-    return {config.features[int(key[1:])]: float(gain) for key, gain in gains.items()}
 
 
 def _data_digest(learn: Rows, held: Rows, config: TrainConfig) -> str:
