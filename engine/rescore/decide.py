@@ -304,7 +304,7 @@ class Decider:
         number, base = np.cumsum(made.decided) - 1, made.base
         scores = base["score"].combine_chunks()
         propensity = base["propensity"].to_numpy(zero_copy_only=False).copy() if len(base) else np.zeros(0)
-        amounts, as_of = numbers_of(_fields(seen), "txn.amount_base", 0.0), _as_of(seen)
+        as_of = _as_of(seen)
         given = [self._given(seen, name) for name in ("risk_before", "measures_before")]
         raised = {} if self.standing == "given" else self.signals.raised(seen, made.decided)
         todo = np.union1d(self._todo(seen, made, propensity, given), np.array([*raised], np.int64))
@@ -320,15 +320,13 @@ class Decider:
             else:
                 person = self.people.of(case)
             chance = propensity[number[at]] if made.decided[at] else 0.0
-            case.control = row.pop("control", True) and not (
-                chance and self.standing == "chained" and self.people.spent(case, amounts[at])
-            )
+            case.control = row.pop("control", True)
             passed = row.pop("challenge_passed", None)
             case.challenge_passed = self.people.passed(case) if passed is None else passed
             case.flags = list(raised.get(at, case.flags))
             ordinary = person == (LOW, ()) and not case.challenge_passed and at not in raised
             if ordinary and not made.doubtful[at] and not made.raises[at]:
-                if chance and not case.control:
+                if chance and (not case.control or self._overspent(case)):
                     propensity[number[at]] = 0.0
                 continue
             self.then.us = case.as_of_us
@@ -380,11 +378,17 @@ class Decider:
             self.people.learn(case, program.next_risk(case, sources), ())
             return None
         decision = program.conclude(case, signals, case.as_of_us, dry_run=True)
+        if decision.propensity and self._overspent(case):
+            case.control = False
+            decision = program.conclude(case, signals, case.as_of_us, dry_run=True)
         self.people.learn(case, decision.user_risk, decision.measures)
         if any(lowered.kind == "control" for lowered in decision.lowered):
             self.people.spend(case)
         self.counts["rows decided by the row function"] += 1
         return as_row(decision, case, known_us)
+
+    def _overspent(self, case: Case) -> bool:
+        return self.standing == "chained" and self.people.spent(case, case.row["txn.amount_base"])
 
     def _patched(self, made: Judgement, new: Mapping[int, dict[str, Any]], propensity: Any, pack: bool) -> pa.Table:
         base, codes = made.base, made.codes
