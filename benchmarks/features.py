@@ -1,8 +1,8 @@
 """Features of a whole file in columns: `python -m benchmarks.features [--quick] [--json] [--rows N] [--growth]`.
 
 What `arbiter features build` does with the Handbook's transactions, mapping and features: read the Parquet file, open,
-14 features for every row, one table. Each measurement is a process of its own, so its peak is its own. `--rows` takes
-the first rows of the file, or more than it has: copies with customers and terminals of their own, in order of time.
+14 features for every row, one Parquet file. Each measurement is a process of its own, so its peak is its own. `--rows`
+takes the first rows of the file, or more than it has: copies with customers and terminals of their own, in time order.
 `--growth` measures a million rows and ten million, and says how the time grew.
 """
 
@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.batch.frames import features_of
 from engine.batch.mapping import load_mapping
 from engine.loader import load_program
 from engine.profiles.identity import Identity
+from engine.rescore.build import build_features
 
 ROOT = Path(__file__).parents[1]
 FILE = Path(os.environ.get("ARBITER_SHARED_DATA", ROOT.parent / "shared" / "data")) / "fraud" / "transactions.parquet"
@@ -64,15 +64,13 @@ def measured(path: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="arbiter-features-") as scratch:
         folder = Path(scratch)
         began_s, cpu_s = time.perf_counter(), time.process_time()
-        table, summary = features_of(
-            program, path, mapping, workdir=folder, quarantine=folder / "bad.jsonl", now_us=2**62
+        built = build_features(
+            program, path, mapping, folder / "features.parquet", quarantine=folder / "bad.jsonl", now_us=2**62
         )  # fmt: skip
         seconds, cpu = time.perf_counter() - began_s, time.process_time() - cpu_s
-    if summary is not None:
-        raise SystemExit(f"{path} was read row by row, not in columns")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
-        "rows": len(table), "features": len(program.feature_set.names), "seconds": seconds, "cpu_seconds": cpu,
+        "rows": built.rows, "features": len(program.feature_set.names), "seconds": seconds, "cpu_seconds": cpu,
         "peak_mib": peak,
     }  # fmt: skip
 

@@ -145,32 +145,26 @@ def build(
 
     Exit code 1 when rows were bad; their events are in no window.
     """
-    from pyarrow import parquet
-
-    from engine.batch.frames import features_of
+    from engine.rescore.build import build_features
 
     settings = settings_of(folder, flags)
     if not out.absolute().parent.is_dir():
         raise Ended(f"{out.parent} is no folder", BAD_INPUT)
     program, began_s = open_program(settings, with_models=False), time.monotonic()
     away = out.with_suffix(".quarantine.jsonl")
-    with Meter("computing features") as meter:
-        table, summary = features_of(
-            program, file, load_mapping(mapping), workdir=out.absolute().parent, quarantine=away, kind=kind,
-            fields=fields, now_us=time.time_ns() // 1000, max_bad=max_bad,
-            progress=lambda p: meter(p.bytes_done / max(p.bytes_total, 1), f"{p.rows:,} rows"),
-        )  # fmt: skip
-    part = out.with_name(f".{out.name}.part")
     try:
-        parquet.write_table(table, part)
-        part.replace(out)
+        with Meter("computing features") as meter:
+            built = build_features(
+                program, file, load_mapping(mapping), out, quarantine=away, kind=kind, fields=fields,
+                now_us=time.time_ns() // 1000, max_bad=max_bad,
+                told=lambda stage, done, total: meter(done / total if total else None, "", stage),
+            )  # fmt: skip
     except OSError as problem:
-        part.unlink(missing_ok=True)
         raise Ended(f"{out} can't be written: {problem.strerror or problem}; nothing was left behind", 3) from problem
     seconds = time.monotonic() - began_s
-    click.echo(f"{out}: {len(table):,} rows, {len(program.feature_set.names)} features, in {seconds:.1f} s")
-    if summary is not None and summary.bad_rows:
-        raise Ended(f"{summary.bad_rows:,} bad rows left out; {away} says why", PROBLEMS)
+    click.echo(f"{out}: {built.rows:,} rows, {len(program.feature_set.names)} features, in {seconds:.1f} s")
+    if built.bad_rows:
+        raise Ended(f"{built.bad_rows:,} bad rows left out; {away} says why", PROBLEMS)
 
 
 def readers(program: Program, rules: Path, models: Path) -> tuple[Readers, Readers]:

@@ -32,7 +32,7 @@ from engine.features.online import OnlineFeatures
 from engine.program import Program
 from engine.schema import ENTITIES, FIELDS
 
-SLICE_ROWS = 2_000_000
+SLICE_ROWS = 500_000
 """Rows of a file that are read at once; some 300 bytes each."""
 _READ = ("event.kind", "payment.id", "card.token", "payment.retry_of")
 """What every log asks of an event."""
