@@ -157,8 +157,11 @@ class Page:
     def write(self, path: Path) -> None:
         """In one step: a reader sees the whole page or the one before."""
         beside = path.with_name(path.name + ".partial")
-        beside.write_text(self.text(), encoding="utf-8")
-        os.replace(beside, path)
+        try:
+            beside.write_text(self.text(), encoding="utf-8")
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def lines(

@@ -68,7 +68,7 @@ def command(
     file: Path | None, policy: str, model: str | None, html: Path | None, machine: bool, expect_same: bool,
     folder: Path, **given: Any,
 ) -> None:  # fmt: skip
-    """What a draft policy or another model would have done, in money, before it goes live.
+    """What a draft would have done, in money, before it goes live: of a policy or a model.
 
     Decisions of the journal, or payments of FILE, are made again with velocities, lists, rates and outcomes as they
     were known then, and laid beside what was live. Nothing is stored, counted or changed.

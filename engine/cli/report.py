@@ -71,7 +71,6 @@ def hand_over(
             page(document).write(html)
     except OSError as error:
         assert html is not None
-        html.with_name(html.name + ".partial").unlink(missing_ok=True)
         why = error.strerror or str(error)
         raise Ended(f"{html} can't be written: {why}; what was there before is as it was", CANNOT_RUN) from error
     if machine:
@@ -80,7 +79,7 @@ def hand_over(
 
 @click.group("report")
 def command() -> None:
-    """What happened, on a page for people."""
+    """What happened: fraud, loss and what stopped it."""
 
 
 @arbiter_command("risk", """

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--max-bad", type=Share(), default=0.05, show_default="5%", help="Share of bad rows that is let pass.")
 @place_options
 def command(file: Path | None, since: str | None, users: bool, out: Path | None, folder: Path, **given: Any) -> None:
-    """Decide a history again with the policy in the folder: features as of each row, score, rules, tier and action.
+    """Decide a history again in columns, as live would have: features as of each row, score, rules, tier and action.
 
     FILE is a history as `arbiter import` takes it. Each row is what live would have decided, to the bit; nothing is
     stored or counted. Bad rows are noted beside OUT. A command that was stopped goes on where it was when it is given

@@ -220,16 +220,14 @@ def test_bad_input_is_told_in_words(shop, words, code, told):
 
 
 def test_a_full_disk_leaves_the_page_before_and_nothing_half_written(shop, tmp_path):
-    """A file that may not grow stands for it: clear words, exit code 3, the old page as it was."""
+    """The page goes to a device that is always full: clear words, exit code 3, the old page as it was."""
     page = tmp_path / "risk.html"
     page.write_text("the page before")
-    code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000));"
-        "from engine.cli.app import app; app(prog_name='arbiter')"
-    )
+    (tmp_path / "risk.html.partial").symlink_to("/dev/full")
+    code = "from engine.cli.app import app; app(prog_name='arbiter')"
     line = ["report", "risk", "--folder", str(shop.folder), "--from", "2026-05-11", "--html", str(page)]
     done = subprocess.run([sys.executable, "-c", code, *line], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 3, done.stderr
-    assert f"{page} can't be written: File too large" in done.stderr
+    assert f"{page} can't be written: No space left on device" in done.stderr
     assert page.read_text() == "the page before"
     assert not list(tmp_path.glob("*.partial"))
