@@ -156,7 +156,7 @@ class _Rules:
         from engine.language.rows_index import Indexed, make_index  # only many rules pay for NumPy
 
         index = make_index(self.conditions)
-        rules = index.more()
+        rules = index.more
         self.renew("v[{}]", [self.conditions[rule] for rule in rules])
         texts = [self.function(f"rule_{rule}(row, c, note, v)", [rule], loads=False) for rule in rules]
         inputs = self.generator.loads()

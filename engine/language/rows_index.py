@@ -35,8 +35,8 @@ _MOST = 8
 """Cells of one rule; conditions beyond them are left to the rule's function."""
 _first = itemgetter(0)
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
-CODE = np.array([(low % 64) << 2 | (Result.MISS, Result.UNKNOWN)[low // 64] if low < _TRUE else Result.HIT.value
-                  for low in range(256)], np.uint8)  # fmt: skip
+CODES = [(low % 64) << 2 | (Result.MISS, Result.UNKNOWN)[low // 64] if low < _TRUE else Result.HIT.value
+         for low in range(256)]  # fmt: skip
 """Minimum over the cells of a rule → 4 × first failing condition + result."""
 
 
@@ -65,16 +65,20 @@ class _Named:
     """The cells that are true at and above each of these in turn: two stretches for each."""
     equal: Mapping[Any, list[int]]
     """Cells that a value makes true."""
+    opens: Mapping[Any, list[int]]
+    """Rules of which a value makes the key true; see `Index.keyless`."""
+    keyed: list[int]
+    """All rules whose key is of this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """What the index knows of a row."""
 
-    low: Codes
-    """By rule: the least of its cells (see `CODE`); from 64 on none is false."""
-    open: list[tuple[int, int, bool]]
-    """Of the rules without a false cell: index, code, and whether the cells say all."""
+    states: Codes
+    """By cell: false, unknown or true."""
+    open: list[tuple[int, int]]
+    """Of the rules without a false cell: index, and the code that the cells give."""
     odd: frozenset[str]
     """Names whose values contradict the schema: what asks them is left to the interpreter."""
 
@@ -83,11 +87,15 @@ class Found:
 class Index:
     """Cells by name and by rule; cell 0 is always true."""
 
-    whole: npt.NDArray[np.bool_]
-    """By rule: whether it is nothing but its cells."""
+    more: list[int]
+    """Rules that are more than their cells."""
     names: tuple[_Named, ...]
     cells: Places
     """Shape (most cells of a rule, rules): which its first, second … is; 0 after its last."""
+    keyless: Places
+    """Rules without an equality. The first equality of the others is their key: hash finds those that may not miss."""
+    keyless_cells: Places
+    """Their columns of `cells`."""
     steps: Codes
     """Shape (most cells of a rule, 1): how far down the rule a cell stands."""
     true: bytes
@@ -98,11 +106,12 @@ class Index:
         """Decide every cell for a row."""
         marks = bytearray(len(self.true))
         marks[0] = _TRUE
-        odd, get = [], row.get
+        odd, get, may = [], row.get, list[int]()
         for named in self.names:
             value = get(named.name)
             if value is None:
                 marks[named.start : named.end] = self.unknown[: named.end - named.start]
+                may += named.keyed
                 continue
             if value.__class__ is not named.python:
                 if named.python is not float or value.__class__ is not int:
@@ -116,16 +125,24 @@ class Index:
             if named.equal:
                 for cell in named.equal.get(value, ()):
                     marks[cell] = _TRUE
+                may += named.opens.get(value, ())
         states = np.frombuffer(marks, np.uint8)
-        low = (states[self.cells] + self.steps).min(axis=0, initial=255)
-        rules = np.flatnonzero(low >= _UNKNOWN)
-        found = zip(rules.tolist(), CODE[low[rules]].tolist(), self.whole[rules].tolist(), strict=True)
-        return Found(low, list(found), frozenset(odd))
+        found = self._open(self.keyless, states[self.keyless_cells])
+        if may:
+            rules = np.array(may)
+            found += self._open(rules, states[self.cells[:, rules]])
+        return Found(states, found, frozenset(odd))
 
-    def more(self) -> list[int]:
-        """The rules that are more than their cells."""
-        rules: list[int] = np.flatnonzero(~self.whole).tolist()
-        return rules
+    def codes(self, found: Found) -> Codes:
+        """The code of every rule; of a rule that is more than its cells it may be another."""
+        low: Codes = np.minimum.reduce(found.states[self.cells] + self.steps, axis=0)
+        return np.array(CODES, np.uint8)[low]
+
+    def _open(self, rules: Places, states: Codes) -> list[tuple[int, int]]:
+        """Those of some rules without a false cell, by the states of all their cells."""
+        low = np.minimum.reduce(states + self.steps, axis=0)
+        left = np.flatnonzero(low >= _UNKNOWN)
+        return [(rule, CODES[code]) for rule, code in zip(rules[left].tolist(), low[left].tolist(), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +162,15 @@ class Indexed:
         """Codes of the notable rules at least, these rules, and what gives the codes of all as an array."""
         found, codes, notable = self.index.look(row), dict[int, int](), list[int]()
         inputs = None
-        for rule, code, whole in found.open:
-            if whole:
+        for rule, code in found.open:
+            function = self.functions.get(rule)
+            if function is None:
                 codes[rule] = code
                 notable.append(rule)
                 continue
             if inputs is None:
                 inputs = self.load(row)
-            self.functions[rule](row, codes, notable.append, inputs)
+            function(row, codes, notable.append, inputs)
         for rule in self.reading(found.odd) if found.odd else ():
             if rule not in codes:
                 self.slow(rule, row, codes, notable.append)
@@ -165,7 +183,7 @@ class Indexed:
 
     def all_codes(self, found: Found, row: Row, known: Mapping[int, int]) -> Any:
         """The codes of all rules, when those of some are known."""
-        codes, more = CODE[found.low].astype(np.intp), dict[int, int]()
+        codes, more = self.index.codes(found).astype(np.intp), dict[int, int]()
         inputs = self.load(row) if self.functions else []
         for rule, function in self.functions.items():
             codes[rule] = 0
@@ -182,17 +200,23 @@ def make_index(conditions: Sequence[Checked]) -> Index:
     by_name: dict[str, set[Test]] = {}
     for test in (test for row in kept for test in row):
         by_name.setdefault(test.name, set()).add(test)
+    keys: dict[str, list[tuple[Test, int]]] = {}
+    for rule, row in enumerate(kept):
+        for test in [test for test in row if test.operator == "=="][:1]:
+            keys.setdefault(test.name, []).append((test, rule))
     places: dict[Test, int] = {}
-    names = tuple([_named(name, by_name[name], places) for name in sorted(by_name)])
-    cells = np.zeros((max(map(len, kept), default=0), len(kept)), np.intp)
+    names = tuple([_named(name, by_name[name], places, keys.get(name, ())) for name in sorted(by_name)])
+    cells = np.zeros((max(map(len, kept), default=0) or 1, len(kept)), np.intp)
     for rule, row in enumerate(kept):
         cells[: len(row), rule] = [places[test] for test in row]
-    whole = np.array([len(some) == len(row) for some, row in zip(kept, tests, strict=True)], np.bool_)
+    more = [rule for rule, row in enumerate(tests) if len(kept[rule]) < len(row)]
+    keyless = np.setdiff1d(np.arange(len(kept)), [rule for named in names for rule in named.keyed]).astype(np.intp)
     steps, size = np.arange(len(cells), dtype=np.uint8)[:, None], len(places) + 1
-    return Index(whole, names, cells, steps, bytes([_TRUE]) * size, bytes([_UNKNOWN]) * size)
+    filled = bytes([_TRUE]) * size, bytes([_UNKNOWN]) * size
+    return Index(more, names, cells, keyless, np.ascontiguousarray(cells[:, keyless]), steps, *filled)
 
 
-def _named(name: str, tests: set[Test], places: dict[Test, int]) -> _Named:
+def _named(name: str, tests: set[Test], places: dict[Test, int], keys: Sequence[tuple[Test, int]]) -> _Named:
     """Give places to the cells of a name: upper bounds, then lower bounds, each ascending, then equalities.
 
     Whatever the number, the upper bounds that hold are the last of theirs and the lower bounds the first: one stretch.
@@ -210,12 +234,14 @@ def _named(name: str, tests: set[Test], places: dict[Test, int]) -> _Named:
         ends = [end for bound in thresholds for end in ((bound, 0), (bound, 1))]
         stretches = [(start + bisect_right(uppers, end, key=_first), middle + bisect_right(lowers, end, key=_first))
                      for end in ends]  # fmt: skip
-    values: dict[Any, list[int]] = {}
-    for test in equal:
-        for value in test.constants:
-            values.setdefault(value, []).append(places[test])
+    values, opens = dict[Any, list[int]](), dict[Any, list[int]]()
+    for found, pairs in ((values, [(test, places[test]) for test in equal]), (opens, keys)):
+        for test, number in pairs:
+            for value in dict.fromkeys(test.constants):
+                found.setdefault(value, []).append(number)
     python = {STRING: str, BOOL: bool, INT: int, DOUBLE: float}[next(iter(tests)).kind]
-    return _Named(name, python, start, len(places) + 1, thresholds, stretches, values)
+    return _Named(name, python, start, len(places) + 1, thresholds, stretches, values, opens,
+                  [rule for _, rule in keys])  # fmt: skip
 
 
 def _cut(test: Test) -> tuple[Any, int]:
