@@ -210,7 +210,8 @@ async def test_ten_reviewers_on_one_queue_lose_nothing_and_decide_nothing_twice(
     sent = [n.body for n in journal.due(2**62, 10_000)] + [
         orjson.loads(line) for line in settings.notices_file.read_bytes().splitlines()
     ]
-    assert Counter(n["event_id"] for n in sent if n.get("kind") == "review_decided") == decided
+    told = {(n["id"], n["event_id"], n["action"]) for n in sent if n.get("kind") == "review_decided"}
+    assert Counter(event_id for _, event_id, _ in told) == decided  # one content each, though it may be sent again
     kept = journal._read.execute("SELECT * FROM review ORDER BY id").fetchall()
     assert journal.reviews.rebuild() == CASES
     assert journal._read.execute("SELECT * FROM review ORDER BY id").fetchall() == kept
